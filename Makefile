@@ -1,0 +1,70 @@
+# What there is to do in this repository; `make` lists it. Each target sets up what it needs by itself.
+
+PYTHON ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick check format torture bench docs clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/installed ## Show penstock at work
+	@echo "running the demo ..."
+	@$(BIN)/penstock demo
+
+test: check ## Run everything but the torture tests
+	@echo "running the quick tests, two at a time ..."
+	@$(PYTEST) -m "not slow and not torture" -n 2 --junitxml=build/quick.xml
+	@echo "running the slow tests, one at a time ..."
+	@$(PYTEST) -m "slow and not torture" --junitxml=build/slow.xml || [ $$? -eq 5 ]  # 5: none is slow
+	@echo "checked formatting, lint and types; ran the quick and the slow tests:"
+	@$(BIN)/python tools/sum_reports.py build/quick.xml build/slow.xml
+
+quick: .venv/installed ## Run the tests that need no patience
+	@echo "running the quick tests, two at a time ..."
+	@$(PYTEST) -m "not slow and not torture" -n 2
+
+check: .venv/installed ## Check lint, formatting and types
+	@echo "checking lint, formatting and types ..."
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy src/penstock $(wildcard tests/typing/*.py)
+
+format: .venv/installed ## Format the code and mend what ruff can mend
+	@echo "formatting ..."
+	@$(BIN)/python -m ruff check --fix-only .
+	@$(BIN)/python -m ruff format .
+
+torture: .venv/installed ## Run the tests that kill, freeze and starve workers
+	@echo "running the torture tests ..."
+	@$(PYTEST) -m torture -s
+
+bench: .venv/installed ## Run the benchmarks
+	@echo "running the benchmarks ..."
+	@$(BIN)/python -m benchmarks
+
+docs: .venv/installed ## Run every example and command in the documents
+	@echo "running the examples of the documents ..."
+	@$(PYTEST) tests/docs
+
+clean: ## Delete what these targets made
+	@echo "deleting .venv, build, dist and the caches ..."
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The scripts in an environment hold its path, and its Python may be gone: make it anew when it was moved or is broken.
+ifneq ($(shell .venv/bin/python -c '' 2>/dev/null && cat .venv/made 2>/dev/null),$(CURDIR))
+.PHONY: .venv/made
+endif
+
+.venv/made:
+	@PYTHON='$(PYTHON)' tools/make-venv .venv
+	@echo '$(CURDIR)' > $@
+
+.venv/installed: .venv/made pyproject.toml constraints.txt
+	@echo "installing penstock and its tools into .venv ..."
+	@$(PIP) -e '.[dev,bench]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""A job queue that begins as one SQLite file."""

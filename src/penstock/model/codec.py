@@ -1,0 +1,268 @@
+"""The envelope (what is opaque to the store), results, and the rules for what may travel in them.
+
+Only JSON travels. An envelope is a JSON object; fields that this version does not know are kept when it is rewritten.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NewType
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew, PayloadInvalid, PayloadTooLarge
+
+ENVELOPE_VERSION = 1
+DEFAULT_MAX_PAYLOAD = 1024 * 1024
+MAX_DEPTH = 64
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+
+#: JSON that stands for itself and is not decoded here.
+RawJson = NewType("RawJson", bytes)
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
+
+class Envelope(Struct, frozen=True, omit_defaults=True):
+    """Version 1. `args` is a JSON array, `kwargs` an object; `enc`, `kid` and `sig` belong to encryption."""
+
+    v: int
+    task: str
+    args: Raw = Raw(b"[]")
+    kwargs: Raw = Raw(b"{}")
+    headers: dict[str, str] | None = None
+    trace: str | None = None
+    enc: str | None = None
+    kid: str | None = None
+    sig: str | None = None
+
+
+class _Version(Struct):
+    v: int
+
+
+_encode_envelope = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
+
+#: What msgspec raises for bytes that are not what they should be, and for values that have no JSON form.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError, msgspec.MsgspecError)
+
+
+def encode_envelope(
+    task: str,
+    args: bytes,
+    kwargs: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    trace: str | None = None,
+    limit: int = DEFAULT_MAX_PAYLOAD,
+) -> tuple[bytes, int]:
+    """Make an envelope of arguments that are JSON already, with its CRC-32.
+
+    Raises:
+        PayloadTooLarge: it is over `limit` bytes.
+        PayloadInvalid: the task's name or a header is no valid text.
+    """
+    try:
+        data = _encode_envelope(
+            Envelope(ENVELOPE_VERSION, task, Raw(args), Raw(kwargs), dict(headers) if headers else None, trace)
+        )
+    except UnicodeEncodeError as error:
+        raise PayloadInvalid(f"A header or task name holds a lone surrogate: {error}.", "headers") from error
+    if len(data) > limit:
+        raise PayloadTooLarge(f"The envelope of a job of task {task!r}", len(data), limit)
+    return data, zlib.crc32(data)
+
+
+def decode_envelope(data: bytes, crc: int | None) -> Envelope:
+    """Read an envelope after checking its CRC.
+
+    Raises:
+        EnvelopeCorrupt: the checksum differs, or it is no envelope.
+        EnvelopeTooNew: a newer major version wrote it.
+    """
+    if crc is not None and zlib.crc32(data) != crc:
+        raise EnvelopeCorrupt("The stored envelope fails its CRC-32: its bytes are not those that were accepted.")
+    try:
+        envelope = _decode_envelope(data)
+    except _UNREADABLE as error:
+        _refuse_newer(data)
+        raise EnvelopeCorrupt(f"The stored envelope cannot be read: {error}") from error
+    if envelope.v > ENVELOPE_VERSION:
+        raise EnvelopeTooNew(envelope.v, ENVELOPE_VERSION)
+    return envelope
+
+
+def _refuse_newer(data: bytes) -> None:
+    """Look at the version alone: a newer one may give any other field another form."""
+    with suppress(*_UNREADABLE):
+        version = _decode_version(data).v
+        if version > ENVELOPE_VERSION:
+            raise EnvelopeTooNew(version, ENVELOPE_VERSION)
+
+
+def amend_envelope(
+    data: bytes, *, args: bytes | None = None, kwargs: bytes | None = None, limit: int = DEFAULT_MAX_PAYLOAD
+) -> tuple[bytes, int]:
+    """Replace the arguments in an envelope and keep all else, unknown fields included."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Raw])
+    except _UNREADABLE as error:
+        raise EnvelopeCorrupt(f"The stored envelope cannot be read: {error}") from error
+    if args is not None:
+        fields["args"] = Raw(args)
+    if kwargs is not None:
+        fields["kwargs"] = Raw(kwargs)
+    amended = msgspec.json.encode(fields)
+    if len(amended) > limit:
+        raise PayloadTooLarge("The edited envelope", len(amended), limit)
+    return amended, zlib.crc32(amended)
+
+
+def encode_value(
+    value: object, what: str, *, limit: int = DEFAULT_MAX_PAYLOAD, enc_hook: Callable[[Any], Any] | None = None
+) -> bytes:
+    """Write a value as JSON after checking that every reader will get the same value back.
+
+    Args:
+        what: names the value in errors, as in "the result of task 'resize'".
+
+    Raises:
+        PayloadInvalid: NaN or infinity, an integer beyond 64 bits, a lone surrogate, nesting deeper than 64, a type
+            without a JSON form. `path` says where.
+        PayloadTooLarge: over `limit` bytes.
+    """
+    try:
+        data = msgspec.json.encode(value, enc_hook=enc_hook)
+    except _UNWRITABLE as error:
+        raise _explain(value, what, error, enc_hook) from error
+    check_encoded(data, value, what, limit=limit, enc_hook=enc_hook)
+    return data
+
+
+def check_encoded(
+    data: bytes,
+    value: object,
+    what: str,
+    *,
+    limit: int = DEFAULT_MAX_PAYLOAD,
+    enc_hook: Callable[[Any], Any] | None = None,
+) -> None:
+    """Refuse what JSON writers let through: NaN as null, huge integers, endless nesting.
+
+    The bytes tell in one pass whether any of these can be present; only then is the value itself walked.
+    """
+    if len(data) > limit:
+        raise PayloadTooLarge(what[:1].upper() + what[1:], len(data), limit)
+    nested = data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    if nested or b"null" in data or _LONG_NUMBER.search(data) is not None:
+        try:
+            plain = _builtins(value, enc_hook)
+        except _UNWRITABLE as error:
+            raise _explain(value, what, error, enc_hook) from error
+        _walk(plain, what, "", 0)
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Read JSON that a person or another program wrote, as strictly as penstock writes it.
+
+    Raises:
+        PayloadInvalid: no JSON, a key given twice in one object, NaN, lone surrogates or nesting deeper than 64.
+    """
+    import json
+
+    def refuse(name: str) -> Any:
+        raise PayloadInvalid(f"{what} holds {name}, which is not JSON.")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in items:
+            if key in found:
+                raise PayloadInvalid(f"{what} gives the key {key!r} twice in one object.", key)
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=pairs)
+    except RecursionError as error:
+        raise PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH}.") from error
+    except ValueError as error:
+        raise PayloadInvalid(f"{what} is not JSON: {error}.") from error
+    _walk(value, what, "", 0)
+    return value
+
+
+def _builtins(value: object, enc_hook: Callable[[Any], Any] | None) -> object:
+    return msgspec.to_builtins(value, enc_hook=enc_hook, str_keys=True)
+
+
+def _explain(value: object, what: str, error: Exception, enc_hook: Callable[[Any], Any] | None) -> PayloadInvalid:
+    endless = isinstance(error, RecursionError)
+    with suppress(*_UNWRITABLE):
+        try:
+            _walk(value if endless else _builtins(value, enc_hook), what, "", 0)
+        except PayloadInvalid as found:
+            return found
+    if endless:
+        return PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH} levels, or holds itself.")
+    path = _unwritable(value, enc_hook, "", 0)
+    return PayloadInvalid(f"{what} cannot be written as JSON at {_place(path)}: {error}.", path)
+
+
+def _unwritable(value: object, enc_hook: Callable[[Any], Any] | None, path: str, depth: int) -> str:
+    """Find the innermost item of lists and dicts that has no JSON form."""
+    for step, inner in _items(value) if depth < MAX_DEPTH else ():
+        try:
+            msgspec.json.encode(inner, enc_hook=enc_hook)
+        except _UNWRITABLE:
+            return _unwritable(inner, enc_hook, path + step, depth + 1)
+    return path
+
+
+def _items(value: object) -> Iterable[tuple[str, object]]:
+    if isinstance(value, dict):
+        return ((f".{key}", inner) for key, inner in value.items() if isinstance(key, str))
+    if isinstance(value, list | tuple):
+        return ((f"[{index}]", inner) for index, inner in enumerate(value))
+    return ()
+
+
+def _walk(value: object, what: str, path: str, depth: int) -> None:
+    if depth >= MAX_DEPTH and isinstance(value, _CONTAINERS):
+        raise PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH} levels.", path)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key, what, path)
+            _walk(inner, what, f"{path}.{key}", depth + 1)
+    elif isinstance(value, _CONTAINERS):
+        for index, inner in enumerate(value):
+            _walk(inner, what, f"{path}[{index}]", depth + 1)
+    elif isinstance(value, str):
+        _check_text(value, what, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise PayloadInvalid(f"{what} holds {value} at {_place(path)}; JSON has no such number.", path)
+    elif isinstance(value, int) and not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+        raise PayloadInvalid(
+            f"{what} holds an integer beyond 64 bits at {_place(path)}; send it as text or Decimal.", path
+        )
+
+
+def _check_text(value: object, what: str, path: str) -> None:
+    if not isinstance(value, str):
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PayloadInvalid(
+            f"{what} holds text with a lone surrogate at {_place(path)}, which is not valid Unicode.", path
+        ) from None
+
+
+def _place(path: str) -> str:
+    return path.removeprefix(".") or "its top"

@@ -1,0 +1,296 @@
+"""The values that cross every boundary: what is asked of the store, what it hands out, what comes back."""
+
+import re
+from typing import Literal, NewType
+
+from msgspec import Struct
+
+from penstock.model.retry import DEFAULT_POLICY, Policy
+from penstock.model.states import Cause, State
+
+JobId = NewType("JobId", str)
+ProcessId = NewType("ProcessId", str)
+
+_FENCE = re.compile(r"(\d{1,19})\.([0-9a-f]{16})", re.ASCII)
+
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
+
+#: A regular expression for the names of queues, and the same in words.
+QUEUE_NAME = r"[A-Za-z0-9_.-]{1,128}"
+QUEUE_NAME_IN_WORDS = "1 to 128 of the characters A-Z a-z 0-9 _ . -"
+
+
+class Fence(Struct, frozen=True, gc=False, order=True):
+    """What proves a claim: its number, which only rises, and a random 64-bit token.
+
+    A number alone is issued twice after a restore; a token alone says nothing of order.
+    Every write of a running job carries both, and the store compares both.
+    """
+
+    number: int
+    token: int
+
+    def __str__(self) -> str:
+        return f"{self.number}.{self.token & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+
+
+def read_fence(text: str) -> Fence:
+    """Read a fence from the text that `str` makes of it; tokens are signed 64-bit inside.
+
+    Raises:
+        ValueError: the text is no fence.
+    """
+    found = _FENCE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a fence; it is a number and 16 hexadecimal digits, as in {Fence(1, 10)}.")
+    unsigned = int(found[2], 16)
+    return Fence(int(found[1]), unsigned - (1 << 64) if unsigned >> 63 else unsigned)
+
+
+class Counters(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a job has been through; each count has its own remedy.
+
+    Attributes:
+        attempts: attempts of this stage that started and were not given back.
+        failures: attempts that raised or ran out of time; they use up `max_attempts`.
+        crashes: attempts that took their process down; they use up `max_crashes`.
+        interruptions: attempts given back by a worker that had to stop; free of charge.
+        losses: attempts whose host vanished; the first one is free.
+        snoozes: times the task put itself off; free of charge.
+        suspect: a host was lost while it ran, so it runs alone from now on.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    crashes: int = 0
+    interruptions: int = 0
+    losses: int = 0
+    snoozes: int = 0
+    suspect: bool = False
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether the job must run in a child process of its own, whatever its runner."""
+        return self.suspect or self.crashes > 0
+
+
+NO_COUNTERS = Counters()
+
+
+class Unique(Struct, frozen=True, omit_defaults=True):
+    """A key that at most one live job holds.
+
+    Attributes:
+        key: the key; the client puts the task's name in front of it.
+        until: freed when the job has `started`, has `ended` (buried counts as ended), or after a `window`.
+        window_ms: length of the window from the moment the job is added, however the job fares.
+        clash: what adding does while the key is held: `keep` answers with the holder, `replace` cancels a holder
+            that still waits and takes its place (a running holder is kept), `refuse` raises `UniqueConflict`.
+    """
+
+    key: str
+    until: Literal["started", "ended", "window"] = "ended"
+    window_ms: int = 0
+    clash: Literal["keep", "replace", "refuse"] = "keep"
+
+
+class Needs(Struct, frozen=True, omit_defaults=True):
+    """What a worker must offer to run a job: capability tags, bytes of memory, CPUs."""
+
+    tags: tuple[str, ...] = ()
+    memory: int = 0
+    cpu: float = 0.0
+
+
+class Tick(Struct, frozen=True):
+    """Which firing of a schedule made a job: its name and nominal time (ms since the epoch)."""
+
+    schedule: str
+    nominal_ms: int
+
+
+class Details(Struct, frozen=True, omit_defaults=True):
+    """What the store keeps of a job but seldom looks at."""
+
+    tags: tuple[str, ...] = ()
+    unique: Unique | None = None
+    idempotency_key: str | None = None
+    order_key: str | None = None
+    limit_keys: tuple[str, ...] = ()
+    needs: Needs | None = None
+    parents: tuple[JobId, ...] = ()
+    flow: str | None = None
+    tick: Tick | None = None
+    topic: str | None = None
+    parent_job: JobId | None = None
+    edited_from: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+
+
+NO_DETAILS = Details()
+
+
+class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job as the client asks for it.
+
+    Attributes:
+        id: a UUIDv7 in its canonical text, made by the client; adding a known id again answers `existing`.
+        envelope: what is opaque to the store (see `codec`); `crc` is its CRC-32, None from a foreign writer.
+        priority: -100 to 100, higher runs first.
+        delay_ms: how long it waits first, counted by the store's clock.
+        run_at_ms: when it becomes ready, ms since the epoch; not together with a delay.
+        expires_ms: when it expires unless it has started by then, ms since the epoch.
+        expires_in_ms: the same as a duration, counted by the store's clock.
+        fair_key: the tenant in whose turn it runs.
+    """
+
+    id: JobId
+    task: str
+    envelope: bytes
+    crc: int | None = None
+    queue: str = "default"
+    priority: int = 0
+    delay_ms: int = 0
+    run_at_ms: int | None = None
+    expires_ms: int | None = None
+    expires_in_ms: int | None = None
+    fair_key: str = ""
+    policy: Policy = DEFAULT_POLICY
+    details: Details = NO_DETAILS
+
+
+class ErrorInfo(Struct, frozen=True, omit_defaults=True):
+    """One failed attempt, as text of bounded length; never rebuilt into an exception.
+
+    Attributes:
+        kind: the outcome: `failed`, `timed out`, `crashed`, `lost`, `cancelled` or `released`.
+        type: qualified name of the exception's class, empty if there was none.
+        attempt: which attempt of its stage, from 1.
+        at_ms: when the store learned of it; the engine fills it in.
+        worker: the process that ran it.
+    """
+
+    kind: str
+    type: str = ""
+    message: str = ""
+    traceback: str = ""
+    attempt: int = 0
+    at_ms: int = 0
+    worker: str = ""
+
+    def __str__(self) -> str:
+        name = self.type.removeprefix("builtins.") or self.kind
+        return f"{name}: {self.message}" if self.message else name
+
+
+class Progress(Struct, frozen=True, omit_defaults=True):
+    """How far a running job has come: `done` of `total` (None if unknown), with a short note."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """What a process holds on a job: the fence, and all it needs to run and settle it.
+
+    Attributes:
+        attempt: which attempt of this stage this one is, from 1.
+        inputs: results of its parents, in their order.
+        enqueued_ms: when it was accepted, by the store's clock.
+    """
+
+    id: JobId
+    fence: Fence
+    task: str
+    queue: str
+    envelope: bytes
+    crc: int | None
+    policy: Policy
+    counters: Counters = NO_COUNTERS
+    details: Details = NO_DETAILS
+    priority: int = 0
+    stage: int = 0
+    enqueued_ms: int = 0
+    cancel_requested: bool = False
+    inputs: tuple[bytes, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        return self.counters.attempts + 1
+
+
+class LedgerEntry(Struct, frozen=True, omit_defaults=True):
+    """A side effect that was recorded: its key within its scope and the value it gave."""
+
+    scope: str
+    key: str
+    value: bytes
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What the policy makes of an outcome: the next state, and everything written with it.
+
+    Attributes:
+        after_ms: how long it waits before it is ready again; only with the next state `scheduled`.
+        counters: their new values.
+        result: JSON, only with the next state `succeeded`.
+        degraded: the fallback task that produced the result.
+        ran_us: how long the attempt ran, in microseconds.
+        follow_ups: jobs added in the same step, outside every bound.
+    """
+
+    id: JobId
+    fence: Fence
+    cause: Cause
+    next: State
+    after_ms: int = 0
+    counters: Counters = NO_COUNTERS
+    result: bytes | None = None
+    error: ErrorInfo | None = None
+    degraded: str | None = None
+    ran_us: int = 0
+    follow_ups: tuple[NewJob, ...] = ()
+    ledger: tuple[LedgerEntry, ...] = ()
+
+
+class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that the store knows of one job. Times are ms since the epoch by the store's clock.
+
+    Attributes:
+        claim_number: how many times it was claimed; never reset.
+        due_ms: when a scheduled job becomes ready.
+        ran_us: how long its last attempt ran, in microseconds.
+        error: its last failed attempt; `history` has the last 20, oldest first.
+        process: the process that runs it now or ran it last.
+    """
+
+    id: JobId
+    state: State
+    task: str
+    queue: str
+    envelope: bytes
+    crc: int | None = None
+    priority: int = 0
+    fair_key: str = ""
+    policy: Policy = DEFAULT_POLICY
+    details: Details = NO_DETAILS
+    counters: Counters = NO_COUNTERS
+    claim_number: int = 0
+    stage: int = 0
+    cancel_requested: bool = False
+    created_ms: int = 0
+    due_ms: int | None = None
+    expires_ms: int | None = None
+    claimed_ms: int | None = None
+    ended_ms: int | None = None
+    ran_us: int = 0
+    error: ErrorInfo | None = None
+    history: tuple[ErrorInfo, ...] = ()
+    progress: Progress | None = None
+    result: bytes | None = None
+    degraded: str | None = None
+    process: ProcessId | None = None
+
+
+HISTORY_KEPT = 20

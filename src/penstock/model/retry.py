@@ -1,0 +1,104 @@
+"""How often and when a failed job runs again."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+_FARTHEST_EXPONENT = 64
+
+
+class Exponential(Struct, frozen=True, tag="exponential", tag_field="kind"):
+    """Wait `base_s * factor ** (failures - 1)`, at most `max_s`.
+
+    With full jitter (the default) the wait is drawn evenly between 0 and that bound, which spreads a herd best.
+    Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    base_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 3600.0
+    jitter: Literal["full", "none"] = "full"
+
+    def delay_s(self, failures: int, luck: float) -> float:
+        exponent = min(max(failures, 1) - 1, _FARTHEST_EXPONENT)
+        try:
+            bound = min(self.max_s, self.base_s * self.factor**exponent)
+        except OverflowError:
+            bound = self.max_s
+        return bound * luck if self.jitter == "full" else bound
+
+
+class Fixed(Struct, frozen=True, tag="fixed", tag_field="kind"):
+    """Wait the same time before every attempt."""
+
+    every_s: float
+
+    def delay_s(self, failures: int, luck: float) -> float:  # noqa: ARG002
+        return self.every_s
+
+
+class Linear(Struct, frozen=True, tag="linear", tag_field="kind"):
+    """Wait `step_s` longer after each failure, at most `max_s`."""
+
+    step_s: float
+    max_s: float = 3600.0
+
+    def delay_s(self, failures: int, luck: float) -> float:  # noqa: ARG002
+        return min(self.max_s, self.step_s * max(failures, 1))
+
+
+class Table(Struct, frozen=True, tag="table", tag_field="kind"):
+    """Wait as long as the table says for each failure; its last entry serves all later ones.
+
+    An empty table never waits.
+    """
+
+    delays_s: tuple[float, ...]
+
+    def delay_s(self, failures: int, luck: float) -> float:  # noqa: ARG002
+        return self.delays_s[min(max(failures, 1), len(self.delays_s)) - 1] if self.delays_s else 0.0
+
+
+Backoff = Exponential | Fixed | Linear | Table
+
+DEFAULT_BACKOFF = Exponential()
+
+
+class Policy(Struct, frozen=True, omit_defaults=True):
+    """What becomes of a job that does not succeed, and how long it may run and is kept.
+
+    It is stored with the job, so that whoever finds a lost job can settle it without knowing its task.
+
+    Attributes:
+        max_attempts: failures it may have in all, the first run included. 1 means no retry.
+        max_crashes: crashes after which it is buried as a poison pill; 0 and 1 both bury at the first.
+        timeout_ms: longest run of one attempt; None lifts the bound.
+        backoff: how long to wait after a failure.
+        retry_on: names of exceptions that are retried; None retries all. A name matches its subclasses.
+        give_up_on: names of exceptions that bury the job at once; stronger than `retry_on`.
+        fallbacks: tasks that take the job over when it has failed for good.
+        keep_ms: how long the ended job and its result are kept.
+    """
+
+    max_attempts: int = 5
+    max_crashes: int = 3
+    timeout_ms: int | None = 3_600_000
+    backoff: Backoff = DEFAULT_BACKOFF
+    retry_on: tuple[str, ...] | None = None
+    give_up_on: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    keep_ms: int = 86_400_000
+
+    @property
+    def at_most_once(self) -> bool:
+        """Started once, then buried, never repeated."""
+        return self.max_attempts == 1 and self.max_crashes == 0
+
+    def retries(self, names: tuple[str, ...]) -> bool:
+        """Say whether an exception is retried, from the names of its class and its bases."""
+        if any(name in self.give_up_on for name in names):
+            return False
+        return self.retry_on is None or any(name in self.retry_on for name in names)
+
+
+DEFAULT_POLICY = Policy()

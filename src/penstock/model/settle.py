@@ -1,0 +1,138 @@
+"""The one decision on every ended attempt: what becomes of its job."""
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from penstock.model.durations import LONGEST_S
+from penstock.model.job import Change, Claim, Counters
+from penstock.model.outcome import Ending, Outcome
+from penstock.model.retry import Policy
+from penstock.model.states import Cause, State
+
+
+def settle(claim: Claim, outcome: Outcome, luck: float) -> Change:
+    """Decide what an outcome makes of its job, with the policy that is stored with it.
+
+    Args:
+        claim: what was held on the job while it ran.
+        outcome: how the attempt ended.
+        luck: a random number from 0 to 1, for the jitter of the backoff.
+    """
+    match outcome.ending:
+        case Ending.SUCCEEDED:
+            return _succeeded(claim, outcome)
+        case Ending.FAILED | Ending.TIMED_OUT:
+            return _failed(claim, outcome, luck)
+        case Ending.CRASHED:
+            return _crashed(claim, outcome)
+        case Ending.LOST:
+            return _lost(claim, outcome)
+        case Ending.SNOOZED:
+            counters = replace(claim.counters, snoozes=claim.counters.snoozes + 1)
+            return _again(claim, outcome, Cause.SNOOZE, counters, outcome.after_ms or 0)
+        case Ending.RELEASED:
+            return _released(claim, outcome)
+        case Ending.CANCELLED:
+            counters = _started(claim) if outcome.started else claim.counters
+            return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _succeeded(claim: Claim, outcome: Outcome) -> Change:
+    return Change(
+        id=claim.id,
+        fence=claim.fence,
+        cause=Cause.SUCCEED,
+        next=State.SUCCEEDED,
+        counters=_started(claim),
+        result=outcome.result,
+        ran_us=outcome.ran_us,
+    )
+
+
+def _failed(claim: Claim, outcome: Outcome, luck: float) -> Change:
+    policy, counters = claim.policy, _started(claim)
+    counters = replace(counters, failures=counters.failures + 1)
+    if outcome.cancel_requested:
+        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+    given_up = outcome.verdict == "bury" or (outcome.verdict is None and not policy.retries(outcome.names))
+    if given_up or counters.failures >= policy.max_attempts:
+        return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
+    after_ms = outcome.after_ms
+    if after_ms is None:
+        after_ms = _backoff_ms(policy, counters.failures, luck)
+    return _again(claim, outcome, Cause.RETRY, counters, after_ms)
+
+
+def _backoff_ms(policy: Policy, failures: int, luck: float) -> int:
+    """Bound what a stored policy says: whoever settles must get an answer, however absurd the policy."""
+    return round(min(max(0.0, policy.backoff.delay_s(failures, luck)), LONGEST_S) * 1000)
+
+
+def _crashed(claim: Claim, outcome: Outcome) -> Change:
+    counters = _started(claim)
+    counters = replace(counters, crashes=counters.crashes + 1)
+    if counters.crashes >= max(1, claim.policy.max_crashes):
+        return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
+    if outcome.cancel_requested:
+        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+    return _again(claim, outcome, Cause.CRASH, counters, 0)
+
+
+def _lost(claim: Claim, outcome: Outcome) -> Change:
+    """Charge nothing for a first loss; nobody saw what had started, so "at most once" must assume that it had."""
+    if claim.counters.suspect or claim.policy.at_most_once:
+        return _crashed(claim, outcome)
+    counters = replace(claim.counters, losses=claim.counters.losses + 1, suspect=True)
+    return _again(claim, outcome, Cause.LOSE, counters, 0)
+
+
+def _released(claim: Claim, outcome: Outcome) -> Change:
+    if not outcome.started:
+        return _again(claim, outcome, Cause.RELEASE, claim.counters, 0)
+    if claim.policy.at_most_once:
+        return _end(claim, outcome, Cause.BURY, State.BURIED, _started(claim))
+    if outcome.cancel_requested:
+        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, _started(claim))
+    counters = replace(claim.counters, interruptions=claim.counters.interruptions + 1)
+    return _again(claim, outcome, Cause.RELEASE, counters, 0)
+
+
+def _started(claim: Claim) -> Counters:
+    counters = claim.counters
+    return Counters(
+        counters.attempts + 1,
+        counters.failures,
+        counters.crashes,
+        counters.interruptions,
+        counters.losses,
+        counters.snoozes,
+        counters.suspect,
+    )
+
+
+def _end(claim: Claim, outcome: Outcome, cause: Cause, state: State, counters: Counters) -> Change:
+    return Change(
+        id=claim.id,
+        fence=claim.fence,
+        cause=cause,
+        next=state,
+        counters=counters,
+        error=outcome.error,
+        ran_us=outcome.ran_us,
+    )
+
+
+def _again(claim: Claim, outcome: Outcome, cause: Cause, counters: Counters, after_ms: int) -> Change:
+    return Change(
+        id=claim.id,
+        fence=claim.fence,
+        cause=cause,
+        next=State.SCHEDULED if after_ms else State.READY,
+        after_ms=after_ms,
+        counters=counters,
+        error=outcome.error,
+        ran_us=outcome.ran_us,
+    )
