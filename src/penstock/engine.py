@@ -1,0 +1,526 @@
+"""What penstock asks of storage: the values that go in and out, and the protocol that every engine keeps.
+
+The protocol is synchronous and thread-safe. Each verb is one atomic step. No verb holds policy: what becomes of a job
+is decided in `penstock.model`, and an engine writes it down. All durations are counted by the store's own clock.
+
+Every verb may raise `EngineUnavailable` (nothing was changed, or a repetition is harmless) within its deadline.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from penstock.model.errors import PenstockError
+from penstock.model.job import Change, Claim, Fence, Job, JobId, NewJob, ProcessId, Progress
+from penstock.model.states import State
+
+__all__ = [
+    "ALL_CAPABILITIES",
+    "MOST_AT_ONCE",
+    "AddRequest",
+    "Added",
+    "Alteration",
+    "Altered",
+    "Answer",
+    "Begun",
+    "Bury",
+    "Cancel",
+    "Clock",
+    "Counts",
+    "Death",
+    "Delete",
+    "Edit",
+    "Engine",
+    "EngineInfo",
+    "Examination",
+    "Filter",
+    "Finding",
+    "Kick",
+    "Note",
+    "Page",
+    "QueueInfo",
+    "Renewed",
+    "Reschedule",
+    "Subject",
+    "Taken",
+    "Tended",
+    "Want",
+    "WorkerInfo",
+    "WorkerView",
+]
+
+#: The most jobs in one add request, changes or claims in one exchange, ids in one alteration.
+MOST_AT_ONCE = 1000
+
+#: What an engine may or may not offer. Asking for what it does not declare raises `Unsupported`.
+#: `transactions`: `add_within`; `ledger`: `begin` and `record`; the others are fields of a job.
+ALL_CAPABILITIES = frozenset({"transactions", "ledger", "parents", "order_key", "limit_keys", "needs", "fair_key"})
+
+
+class Clock(Protocol):
+    """Where an engine reads the time; tests open an engine with a clock they can turn."""
+
+    def wall_ms(self) -> int:
+        """Give the time of day in ms since the epoch: due times, deadlines, retention."""
+        ...
+
+    def steady_ms(self) -> int:
+        """Give ms that never jump and also run while the machine sleeps: leases."""
+        ...
+
+    def boot(self) -> str:
+        """Give the identity of this run of the machine; steady times of another boot mean nothing."""
+        ...
+
+
+class AddRequest(Struct, frozen=True):
+    """Up to 1,000 jobs that are stored whole or not at all.
+
+    Attributes:
+        parent: the claim in whose name they are added; a stale one refuses the request with `LeaseLost`.
+    """
+
+    jobs: tuple[NewJob, ...]
+    parent: tuple[JobId, Fence] | None = None
+
+
+class Added(Struct, frozen=True, gc=False):
+    """What became of one new job: the id to follow, and whether that job was there before."""
+
+    id: JobId
+    existing: bool = False
+
+
+class WorkerInfo(Struct, frozen=True, kw_only=True):
+    """One `penstock worker` as it presents itself."""
+
+    id: str
+    host: str = ""
+    pid: int = 0
+    boot: str = ""
+    version: str = ""
+    queues: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] = ()
+    slots: int = 0
+    lease_ms: int = 30_000
+
+
+class Want(Struct, frozen=True, kw_only=True):
+    """What a process can take now.
+
+    Attributes:
+        queues: groups in order; within a group priority decides, then the order of arrival. None takes every queue.
+        tasks: the tasks it knows, each with the runner that runs it.
+        free: how many jobs each runner can take. Jobs that run alone (see `Counters.runs_alone`) use the runner
+            `process`, whatever their task's runner.
+        limit: most jobs in all, at most 1,000.
+    """
+
+    tasks: Mapping[str, str]
+    free: Mapping[str, int]
+    queues: tuple[tuple[str, ...], ...] | None = None
+    limit: int = MOST_AT_ONCE
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What an exchange gives back.
+
+    Attributes:
+        claims: jobs to run.
+        late: ids of the changes that were refused because their fence was stale.
+        cancels: fences of its running jobs that were asked to stop; each is named at least once.
+        drain: whether the process should finish what it has and end.
+        now_ms: the store's time of day.
+        mark: where `wait` goes on from.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    late: tuple[JobId, ...] = ()
+    cancels: tuple[Fence, ...] = ()
+    drain: bool = False
+    now_ms: int = 0
+    mark: int = 0
+
+
+class Death(Struct, frozen=True):
+    """A process that has ended, and the tokens of the claims whose code had begun in it."""
+
+    process: ProcessId
+    started: frozenset[int] = frozenset()
+
+
+class Taken(Struct, frozen=True):
+    """A claim that was taken over from a void lease under a new fence, to be settled by the one who took it.
+
+    Attributes:
+        fate: `crashed` if its code had begun in a process that was seen to die, `released` if it had not begun,
+            `lost` if nobody saw what had begun.
+        previous: the process that held it.
+    """
+
+    claim: Claim
+    fate: Literal["crashed", "released", "lost"]
+    previous: ProcessId
+
+
+class Renewed(Struct, frozen=True):
+    """What the supervisor's heartbeat gives back.
+
+    Attributes:
+        void: processes whose lease is gone; their jobs were handed on and must stop.
+        drain: processes that should finish what they have and end.
+        taken: claims of the reported dead, now held by the tender.
+    """
+
+    void: tuple[ProcessId, ...] = ()
+    drain: tuple[ProcessId, ...] = ()
+    taken: tuple[Taken, ...] = ()
+
+
+class Tended(Struct, frozen=True):
+    """What passing time did in one bounded step.
+
+    Attributes:
+        due, expired, pruned: how many jobs became ready, expired, were forgotten.
+        taken: claims of lapsed leases, now held by the tender.
+        more: whether the bound was reached and another call has work to do.
+        next_ms: how long until the next job is due or expires; None if none waits for a time.
+    """
+
+    due: int = 0
+    expired: int = 0
+    pruned: int = 0
+    taken: tuple[Taken, ...] = ()
+    more: bool = False
+    next_ms: int | None = None
+
+
+class Subject(Struct, frozen=True):
+    """What `wait` waits for; the fields that are set add up.
+
+    Attributes:
+        queues: a job became ready in one of these queues; an empty tuple means any queue.
+        jobs: one of these jobs ended (at most 1,000).
+        process: it was asked to cancel a job or to drain.
+        due: a job was scheduled; who tends the store waits for this.
+    """
+
+    queues: tuple[str, ...] | None = None
+    jobs: tuple[JobId, ...] = ()
+    process: ProcessId | None = None
+    due: bool = False
+
+
+class Begun(Struct, frozen=True):
+    """What the ledger knows of a side effect: `first` to begin it, begun before by `by`, or done with `value`."""
+
+    first: bool
+    by: JobId | None = None
+    value: bytes | None = None
+
+
+class Note(Struct, frozen=True):
+    """Progress and log text of one running job. Text is appended; the store keeps the last 64 KiB per attempt."""
+
+    id: JobId
+    fence: Fence
+    progress: Progress | None = None
+    log: str = ""
+    attempt: int = 1
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which jobs to look at. Fields that are set all apply; an empty filter matches every job.
+
+    Attributes:
+        text: found in the id, task name, arguments or last error, without regard to ASCII case.
+        before: only jobs with a smaller id; `Page.next` of the page before.
+        limit: most jobs, 1 to 1,000.
+    """
+
+    ids: tuple[JobId, ...] | None = None
+    queue: str | None = None
+    states: frozenset[State] | None = None
+    task: str | None = None
+    tag: str | None = None
+    text: str | None = None
+    before: JobId | None = None
+    limit: int = 100
+
+
+class Page(Struct, frozen=True):
+    """Jobs in falling order of id (newest first), and where the next page begins, None at the end."""
+
+    jobs: tuple[Job, ...]
+    next: JobId | None = None
+
+
+class Counts(Struct, frozen=True):
+    """How many jobs of one task stand in each state of one queue; zero counts are left out."""
+
+    queue: str
+    task: str
+    states: Mapping[State, int]
+
+
+class QueueInfo(Struct, frozen=True, kw_only=True):
+    """A queue, its switches, and how it moves.
+
+    Attributes:
+        max_jobs: most unfinished jobs it takes; None has no bound.
+        unfinished: jobs that are blocked, scheduled, ready or running.
+        rate: jobs ended per second over about the last minute.
+        oldest_ms: how long the ready job that took its place in line first has stood there; None if none is ready.
+    """
+
+    name: str
+    paused: bool = False
+    max_jobs: int | None = None
+    unfinished: int = 0
+    rate: float = 0.0
+    oldest_ms: int | None = None
+
+
+class WorkerView(Struct, frozen=True, kw_only=True):
+    """A worker as the store sees it: its processes, what they hold, and how fresh its lease is."""
+
+    info: WorkerInfo
+    processes: tuple[ProcessId, ...]
+    running: int = 0
+    drain: bool = False
+    lease_left_ms: int = 0
+    enrolled_ms: int = 0
+
+
+class EngineInfo(Struct, frozen=True, kw_only=True):
+    """What an engine says of itself, from its live settings.
+
+    Attributes:
+        url: where the store is, without its password.
+        durability: D0 lost with the process, D1 survives kills of workers and producers, D2 also power loss, D3 also
+            the loss of the machine.
+        epoch: a random id that changes when the store is restored or copied.
+        late_results: results refused because their claim had been handed on, since the store was made.
+        notes: what a person should know, as "this SQLite has the WAL-reset bug".
+    """
+
+    kind: str
+    url: str
+    durability: str
+    version: str
+    schema: int
+    epoch: str
+    capabilities: frozenset[str] = frozenset()
+    late_results: int = 0
+    size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was examined: what was found, whether that is well, and the way out if it is not."""
+
+    subject: str
+    verdict: Literal["ok", "warning", "fault"]
+    found: str
+    remedy: str = ""
+
+
+class Examination(Struct, frozen=True, kw_only=True):
+    """What a look at a store from outside shows, without changing or making anything.
+
+    Attributes:
+        exists: whether there is a store at the URL.
+        schema: the schema it has, None if there is none or it cannot be read; `known_schema` is this version's.
+    """
+
+    exists: bool
+    findings: tuple[Finding, ...] = ()
+    schema: int | None = None
+    known_schema: int = 0
+
+
+class Cancel(Struct, frozen=True, tag="cancel"):
+    """End waiting jobs as cancelled; ask running ones to stop."""
+
+
+class Kick(Struct, frozen=True, tag="kick"):
+    """Make jobs ready now; failures, crashes and attempts start again from 0."""
+
+
+class Edit(Struct, frozen=True, tag="edit"):
+    """Change waiting or buried jobs; a buried one becomes ready as with `Kick`. None leaves a field as it is."""
+
+    envelope: bytes | None = None
+    crc: int | None = None
+    queue: str | None = None
+    priority: int | None = None
+    tags: tuple[str, ...] | None = None
+
+
+class Reschedule(Struct, frozen=True, tag="reschedule"):
+    """Let ready or scheduled jobs wait until `run_at_ms`, or for `delay_ms` from now."""
+
+    run_at_ms: int | None = None
+    delay_ms: int = 0
+
+
+class Bury(Struct, frozen=True, tag="bury"):
+    """Take waiting jobs out of circulation; `reason` becomes their error."""
+
+    reason: str = "buried by hand"
+
+
+class Delete(Struct, frozen=True, tag="delete"):
+    """Forget jobs that are not running, with their results and logs."""
+
+
+Alteration = Cancel | Kick | Edit | Reschedule | Bury | Delete
+
+
+class Altered(Struct, frozen=True):
+    """What became of one job: its state before and after (None: gone), or why it was left alone.
+
+    A running job that was asked to stop is `running` before and after, with no refusal.
+    """
+
+    id: JobId
+    before: State | None
+    after: State | None
+    refused: str | None = None
+
+
+class Engine(Protocol):
+    """A store of jobs. See `penstock.testing.conformance` for what each verb must do, case by case."""
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        """Give each process a lease of its own for `worker.lease_ms`; answers the store's epoch.
+
+        Repeating it renews the leases and replaces what is known of the worker.
+        """
+        ...
+
+    def add(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        """Store new jobs; each request is stored whole or not at all and has its own answer.
+
+        before: ids unknown -> after: each job ready, or scheduled if it has a delay or a later time.
+        Idempotency (id and key), uniqueness, capacity and parents are resolved in the same step. A known id or key with
+        the same task and envelope answers `existing`; with other content the request is refused with
+        `IdempotencyConflict`. When the call returns the jobs are as durable as the engine promises.
+        """
+        ...
+
+    def add_within(self, connection: Any, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        """Do `add` inside the caller's transaction; capability `transactions`."""
+        ...
+
+    def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
+        """Deliver what has ended, then claim what can run: one conversation, one transaction.
+
+        before: changes' jobs running under their fences, ready jobs -> after: jobs as their changes say, up to
+        `want` jobs running under new fences held by `process`.
+        A change with a stale fence is refused alone, counted and named in `late`; applying a change again is refused
+        the same way and harmless. Ready jobs whose deadline has passed end expired instead of being claimed.
+        `beat` rises by one with each call; repeating the last beat changes nothing and gives the stored answer again.
+        At most 1,000 changes and 1,000 claims.
+
+        Raises:
+            LeaseLost: the lease of `process` is void or unknown; nothing was applied or claimed, and the changes are
+                counted as late.
+        """
+        ...
+
+    def renew(self, tender: ProcessId, leases: Sequence[ProcessId], deaths: Sequence[Death] = ()) -> Renewed:
+        """Keep leases alive and report the dead, in one step.
+
+        A lease that has lapsed but was not voided is revived. The leases of the dead are voided and their claims are
+        taken over by `tender` (whose own lease is renewed too) under new fences.
+        """
+        ...
+
+    def tend(self, tender: ProcessId, limit: int = MOST_AT_ONCE) -> Tended:
+        """Do what passing time does, in one bounded step; safe to run anywhere at once.
+
+        Due jobs become ready in order of their due time, unstarted ones past their deadline expire, ended ones past
+        their retention (by age, and beyond the newest 100,000 of each queue) are forgotten, buried ones never.
+        Lapsed leases, and all of another boot, are voided; their claims are taken over by `tender` under new fences.
+        A `tender` without a live lease takes nothing over.
+        """
+        ...
+
+    def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
+        """Return when something of `subject` may have changed since the mark, or after the timeout.
+
+        A hint: false alarms and missed calls are legal. Never raises `EngineUnavailable` before the timeout is over.
+        """
+        ...
+
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+        """Write down that a side effect is about to happen; capability `ledger`."""
+        ...
+
+    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
+        """Write down that a side effect happened and what it gave; capability `ledger`."""
+        ...
+
+    def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
+        """Store progress and log text of running jobs; answers the ids refused for a stale fence."""
+        ...
+
+    # -- look ---------------------------------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        """Give jobs in the order of their ids, None for each that is not known."""
+        ...
+
+    def log(self, id: JobId) -> dict[int, str]:
+        """Give the log text of a job by attempt, oldest first."""
+        ...
+
+    def find(self, which: Filter) -> Page:
+        """Give one page of the jobs that match."""
+        ...
+
+    def counts(self) -> list[Counts]:
+        """Give the number of jobs by queue, task and state, as kept at write time."""
+        ...
+
+    def queues(self) -> list[QueueInfo]:
+        """Give every queue that has been used or set, by name."""
+        ...
+
+    def workers(self) -> list[WorkerView]:
+        """Give every worker whose lease is not void, by id."""
+        ...
+
+    def describe(self) -> EngineInfo:
+        """Give what the store is and promises, from its live settings."""
+        ...
+
+    # -- steer --------------------------------------------------------------------------------------------------------
+
+    def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
+        """Change jobs by hand, in the order of the ids, from the states that the transition table allows.
+
+        A job that is unknown or stands in another state is left alone and says why. At most 1,000 ids.
+        """
+        ...
+
+    def alter_queue(
+        self, name: str, *, paused: bool | None = None, max_jobs: int | None = None, unlimited: bool = False
+    ) -> QueueInfo:
+        """Set a queue's switches; None leaves one as it is, `unlimited` lifts the bound on jobs."""
+        ...
+
+    def drain(self, workers: Sequence[str]) -> list[str]:
+        """Ask workers to finish what they have and end; answers the ids that were known."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all connections; later calls open them again."""
+        ...

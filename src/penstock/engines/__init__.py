@@ -1,0 +1,1 @@
+"""The stores, interchangeable; none imports another."""

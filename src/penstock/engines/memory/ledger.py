@@ -1,0 +1,53 @@
+"""What a running job writes of itself: side effects, progress, log text."""
+
+from msgspec.structs import replace
+
+from penstock.engine import Begun, Note
+from penstock.engines.memory.store import Entry, Store
+from penstock.model.errors import LeaseLost
+from penstock.model.job import Fence, JobId
+
+LOG_KEPT = 64 * 1024
+
+
+def begin(store: Store, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int) -> Begun:
+    """Let the first come begin; the same claim asking again is still the first, so a lost reply does no harm."""
+    _check_fence(store, id, fence)
+    now = store.clock.wall_ms()
+    entry = store.ledger.get(at)
+    if entry is None or (entry.until_ms is not None and entry.until_ms <= now):
+        store.ledger[at] = Entry(id, fence, now + keep_ms)
+        return Begun(first=True)
+    if entry.value is None and (entry.by, entry.fence) == (id, fence):
+        return Begun(first=True)
+    return Begun(first=False, by=entry.by, value=entry.value)
+
+
+def record(store: Store, id: JobId, fence: Fence, at: tuple[str, str], value: bytes) -> None:
+    """Write what a side effect gave; it is kept as long as `begin` said, else as long as the job."""
+    _check_fence(store, id, fence)
+    begun = store.ledger.get(at)
+    store.ledger[at] = Entry(id, fence, begun.until_ms if begun is not None else None, value)
+
+
+def note(store: Store, note: Note) -> bool:
+    """Store progress and log text, unless the fence is stale."""
+    if not store.holds_claim(note.id, note.fence):
+        return False
+    if note.progress is not None:
+        store.put(replace(store.jobs[note.id], progress=note.progress))
+    if note.log:
+        log = store.logs[note.id]
+        log[note.attempt] = _tail(log.get(note.attempt, "") + note.log)
+    return True
+
+
+def _check_fence(store: Store, id: JobId, fence: Fence) -> None:
+    if not store.holds_claim(id, fence):
+        raise LeaseLost(f"that held job {id} with fence {fence}")
+
+
+def _tail(text: str) -> str:
+    """Give the last 64 KiB of UTF-8 that begin with a whole character."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= LOG_KEPT else data[-LOG_KEPT:].decode("utf-8", "ignore")

@@ -1,0 +1,230 @@
+"""What a person does to jobs by hand, as the transition table allows."""
+
+from typing import Any, assert_never
+
+from msgspec.structs import replace
+
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engines.checks import refusal
+from penstock.engines.sqlite.ending import Waiting, end_waiting
+from penstock.engines.sqlite.queries import SQL
+from penstock.engines.sqlite.step import (
+    LaneKey,
+    Step,
+    counters_in,
+    counters_out,
+    details_in,
+    details_out,
+    numbers,
+)
+from penstock.engines.sqlite.tending import forget_ended
+from penstock.model.job import Counters, Details, ErrorInfo, JobId
+from penstock.model.states import TRANSITIONS, Cause, State
+
+_EDITS_KEPT = 5
+
+_CAUSES: dict[type, Cause] = {
+    Cancel: Cause.CANCEL,
+    Kick: Cause.KICK,
+    Edit: Cause.EDIT,
+    Reschedule: Cause.RESCHEDULE,
+    Bury: Cause.BURY,
+    Delete: Cause.DELETE,
+}
+
+
+def alter(step: Step, id: JobId, alteration: Alteration) -> Altered:
+    """Change one job, or say why it was left alone."""
+    row = step.db.execute(SQL["hot_row"], (id,)).fetchone()
+    if row is not None:
+        return _alter_unfinished(step, row, alteration)
+    row = step.db.execute(SQL["cold_row"], (id,)).fetchone()
+    if row is not None:
+        return _alter_ended(step, row, alteration)
+    return Altered(id, None, None, refusal(None))
+
+
+# -- unfinished jobs --------------------------------------------------------------------------------------------------
+
+
+def _alter_unfinished(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Altered:
+    job = Waiting.from_row(row)
+    id = JobId(job.id)
+    if job.due_ms is None and not row[-1]:
+        return _alter_running(step, job, alteration)
+    if (job.state, _CAUSES[type(alteration)]) not in TRANSITIONS:
+        return Altered(id, job.state, job.state, refusal(job.state))
+    return Altered(id, job.state, _change_waiting(step, job, row, alteration))
+
+
+def _alter_running(step: Step, job: Waiting, alteration: Alteration) -> Altered:
+    id = JobId(job.id)
+    if not isinstance(alteration, Cancel):
+        return Altered(id, State.RUNNING, State.RUNNING, refusal(State.RUNNING))
+    for statement in ("ask_cancel", "steer_holder"):
+        step.db.execute(SQL[statement], (job.id,))
+    step.steer = True
+    return Altered(id, State.RUNNING, State.RUNNING)
+
+
+def _change_waiting(step: Step, job: Waiting, row: tuple[Any, ...], alteration: Alteration) -> State | None:
+    match alteration:
+        case Cancel():
+            end_waiting(step, [job], State.CANCELLED)
+            return State.CANCELLED
+        case Bury():
+            end_waiting(step, [job], State.BURIED, ErrorInfo("buried", message=alteration.reason))
+            return State.BURIED
+        case Delete():
+            _delete_waiting(step, job)
+            return None
+        case Kick():
+            _kick_scheduled(step, job, counters_in(row[8]))
+            return State.READY
+        case Reschedule():
+            _reschedule(step, job, alteration)
+            return State.SCHEDULED
+        case Edit():
+            _edit_waiting(step, job, row, alteration)
+            return job.state
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _delete_waiting(step: Step, job: Waiting) -> None:
+    """End the job first, so that one path frees all that it holds."""
+    end_waiting(step, [job], State.CANCELLED)
+    row = step.db.execute(SQL["cold_row"], (job.id,)).fetchone()
+    forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
+
+
+def _kick_scheduled(step: Step, job: Waiting, counters: Counters) -> None:
+    fresh = forgive(counters)
+    lane = step.lane(step.lane_key(job.lane)._replace(alone=fresh.runs_alone))
+    seq = step.draw_seq()
+    step.db.execute(SQL["kick_scheduled"], (lane, seq, counters_out(fresh), step.now_ms, job.id))
+    _put_ready(step, lane, job.rank, seq, job.id)
+    step.count(job.lane, State.SCHEDULED, -1)
+    step.count(lane, State.READY, 1)
+
+
+def _reschedule(step: Step, job: Waiting, alteration: Reschedule) -> None:
+    due_ms = step.now_ms + alteration.delay_ms if alteration.run_at_ms is None else alteration.run_at_ms
+    step.db.execute(SQL["reschedule"], (due_ms, job.id))
+    if job.state is State.READY:
+        step.db.execute(SQL["drop_ready"], (job.lane, job.rank, job.seq))
+        step.count(job.lane, State.READY, -1)
+        step.count(job.lane, State.SCHEDULED, 1)
+    step.due = True
+
+
+def _edit_waiting(step: Step, job: Waiting, row: tuple[Any, ...], edit: Edit) -> None:
+    """Change a job where it stands; in another lane or with another priority it goes to the end of its line."""
+    details, envelope, crc = edited(details_in(job.details), row[9], row[10], edit)
+    key = step.lane_key(job.lane)
+    lane = step.lane(key if edit.queue is None else key._replace(queue=edit.queue))
+    rank = job.rank if edit.priority is None else -edit.priority
+    moves = (lane, rank) != (job.lane, job.rank)
+    seq = step.draw_seq() if moves and job.state is State.READY else job.seq
+    step.db.execute(SQL["edit"], (lane, rank, seq, crc, details_out(details), envelope, job.id))
+    if moves and job.state is State.READY:
+        step.db.execute(SQL["drop_ready"], (job.lane, job.rank, job.seq))
+        _put_ready(step, lane, rank, seq, job.id)
+    step.count(job.lane, job.state, -1)
+    step.count(lane, job.state, 1)
+
+
+def _put_ready(step: Step, lane: int, rank: int, seq: int, id: str) -> None:
+    step.db.execute(SQL["add_ready"], (lane, rank, seq, id, step.now_ms))
+    step.work = True
+
+
+# -- ended jobs -------------------------------------------------------------------------------------------------------
+
+
+def _alter_ended(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Altered:
+    id, state = JobId(row[1]), State(row[3])
+    if (state, _CAUSES[type(alteration)]) not in TRANSITIONS:
+        return Altered(id, state, state, refusal(state))
+    if isinstance(alteration, Delete):
+        forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
+        return Altered(id, state, None)
+    refused = _key_refusal(step, id, details_in(row[4]))
+    if refused is not None:
+        return Altered(id, state, state, refused)
+    _revive(step, row, alteration if isinstance(alteration, Edit) else Edit())
+    return Altered(id, state, State.READY)
+
+
+def _key_refusal(step: Step, id: JobId, details: Details) -> str | None:
+    """Refuse to bring a job back while another holds the key that it held until it ended."""
+    unique = details.unique
+    if unique is None or unique.until != "ended":
+        return None
+    row = step.db.execute(SQL["unique_holder"], (unique.key, step.now_ms)).fetchone()
+    return None if row is None or row[0] == id else f"unique key {unique.key!r} is held by {row[0]}"
+
+
+def _revive(step: Step, row: tuple[Any, ...], edit: Edit) -> None:
+    """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
+    ended, id, old_lane, state, stored_details, stored_counters, stored_envelope, stored_crc, old_rank, expires_ms = row
+    counters = forgive(counters_in(stored_counters))
+    details, envelope, crc = edited(details_in(stored_details), stored_envelope, stored_crc, edit)
+    key = step.lane_key(old_lane)
+    lane = step.lane(LaneKey(edit.queue or key.queue, key.task, key.fair_key, counters.runs_alone))
+    rank = old_rank if edit.priority is None else -edit.priority
+    seq = step.draw_seq()
+    values = {
+        "seq": seq,
+        "lane": lane,
+        "rank": rank,
+        "crc": crc,
+        "expires_ms": None if expires_ms is not None and expires_ms <= step.now_ms else expires_ms,
+        "details": details_out(details),
+        "envelope": envelope,
+        "counters": counters_out(counters),
+        "ended": ended,
+    }
+    step.db.execute(SQL["revive"], values)
+    step.db.execute(SQL["drop_ended"], (numbers([ended]),))
+    if details.unique is not None and details.unique.until == "ended":
+        step.db.execute(SQL["hold_unique"], (details.unique.key, id, None))
+    _put_ready(step, lane, rank, seq, id)
+    step.count(old_lane, State(state), -1)
+    step.count(lane, State.READY, 1)
+
+
+# -- queues -----------------------------------------------------------------------------------------------------------
+
+
+def alter_queue(step: Step, name: str, paused: bool | None, max_jobs: int | None, unlimited: bool) -> None:
+    """Set a queue's switches; a resumed queue counts as news for those who wait for work."""
+    step.db.execute(SQL["add_queue"], (name,))
+    if paused is not None:
+        was_paused = step.db.execute(SQL["is_paused"], (name,)).fetchone()[0]
+        step.db.execute(SQL["set_paused"], (paused, name))
+        if was_paused and not paused:
+            step.draw_seq()
+            step.work = True
+    if unlimited or max_jobs is not None:
+        step.db.execute(SQL["set_max_jobs"], (None if unlimited else max_jobs, name))
+        step.db.execute(SQL["count_bounds"])
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def forgive(counters: Counters) -> Counters:
+    """Give a job new chances; what it has been through is kept where it costs nothing."""
+    return replace(counters, attempts=0, failures=0, crashes=0, suspect=False)
+
+
+def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tuple[Details, bytes, int | None]:
+    """Give details and envelope after an edit; the old envelope is kept in the details."""
+    if edit.tags is not None:
+        details = replace(details, tags=edit.tags)
+    if edit.envelope is None:
+        return details, envelope, crc
+    old = envelope.decode("utf-8", "replace")
+    details = replace(details, edited_from=(*details.edited_from, old)[-_EDITS_KEPT:])
+    return details, edit.envelope, edit.crc

@@ -1,0 +1,59 @@
+"""What a running job writes of itself: side effects, progress, log text."""
+
+import msgspec
+
+from penstock.engine import Begun, Note
+from penstock.engines.sqlite.queries import SQL
+from penstock.engines.sqlite.step import Step
+from penstock.model.errors import LeaseLost
+from penstock.model.job import Fence, JobId
+
+_LOG_KEPT = 64 * 1024
+
+
+def begin(step: Step, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int) -> Begun:
+    """Let the first come begin; the same claim asking again is still the first, so a lost reply does no harm."""
+    _check_fence(step, id, fence)
+    row = step.db.execute(SQL["ledger_entry"], at).fetchone()
+    if row is None or (row[4] is not None and row[4] <= step.now_ms):
+        step.db.execute(SQL["set_entry"], (*at, id, fence.number, fence.token, None, step.now_ms + keep_ms))
+        return Begun(first=True)
+    if row[3] is None and row[:3] == (id, fence.number, fence.token):
+        return Begun(first=True)
+    return Begun(first=False, by=JobId(row[0]), value=row[3])
+
+
+def record(step: Step, id: JobId, fence: Fence, at: tuple[str, str], value: bytes) -> None:
+    """Write what a side effect gave; it is kept as long as `begin` said, else as long as the job."""
+    _check_fence(step, id, fence)
+    row = step.db.execute(SQL["ledger_entry"], at).fetchone()
+    step.db.execute(SQL["set_entry"], (*at, id, fence.number, fence.token, value, row[4] if row else None))
+
+
+def note(step: Step, note: Note) -> bool:
+    """Store progress and log text, unless the fence is stale."""
+    if not _held(step, note.id, note.fence):
+        return False
+    if note.progress is not None:
+        step.db.execute(SQL["set_progress"], (msgspec.json.encode(note.progress), note.id))
+    if note.log:
+        row = step.db.execute(SQL["log_body"], (note.id, note.attempt)).fetchone()
+        step.db.execute(SQL["set_log"], (note.id, note.attempt, _tail((row[0] if row else "") + note.log)))
+    return True
+
+
+def _check_fence(step: Step, id: JobId, fence: Fence) -> None:
+    if not _held(step, id, fence):
+        raise LeaseLost(f"that held job {id} with fence {fence}")
+
+
+def _held(step: Step, id: JobId, fence: Fence) -> bool:
+    row = step.db.execute(SQL["noted"], (fence.token, id)).fetchone()
+    return row is not None and row[0] == fence.number
+
+
+def _tail(text: str) -> str:
+    """Give the last 64 KiB of UTF-8 that begin with a whole character."""
+    data = text.encode("utf-8", "replace")
+    clean = data.decode("utf-8")
+    return clean if len(data) <= _LOG_KEPT else data[-_LOG_KEPT:].decode("utf-8", "ignore")

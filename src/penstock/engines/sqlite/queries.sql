@@ -1,0 +1,416 @@
+-- Every statement of the engine, by name. `json_each(?)` takes a JSON array of numbers or text.
+
+-- name: inode
+SELECT inode FROM meta
+
+-- name: first_meta
+INSERT OR IGNORE INTO meta (only_row, epoch, created_ms, inode) VALUES (1, ?, ?, ?)
+
+-- name: first_numbers
+INSERT OR IGNORE INTO counters (lane, what, count) VALUES (0, 0, 0), (0, 1, 0), (0, 2, 0), (0, 3, 0)
+
+-- name: begin_epoch
+UPDATE meta SET epoch = ?, inode = ?
+
+-- name: void_all
+UPDATE processes SET void = 1
+
+-- name: numbers
+SELECT count FROM counters WHERE lane = 0 ORDER BY what
+
+-- name: count
+UPDATE counters SET count = count + ? WHERE lane = ? AND what = ?
+
+-- name: first_count
+INSERT INTO counters (lane, what, count) VALUES (?, ?, 0)
+
+-- name: lane_of
+SELECT lane FROM lanes WHERE queue = ? AND task = ? AND fair_key = ? AND alone = ?
+
+-- name: lane_key
+SELECT queue, task, fair_key, alone FROM lanes WHERE lane = ?
+
+-- name: add_lane
+INSERT INTO lanes (queue, task, fair_key, alone) VALUES (?, ?, ?, ?)
+
+-- name: policy_of
+SELECT policy FROM policies WHERE body = ?
+
+-- name: policy_body
+SELECT body FROM policies WHERE policy = ?
+
+-- name: add_policy
+INSERT INTO policies (body) VALUES (?)
+
+-- Adding ---------------------------------------------------------------------------------------------------------------
+
+-- name: known_ids
+SELECT id, lane, envelope FROM jobs WHERE id IN (SELECT value FROM json_each(?1))
+UNION ALL SELECT id, lane, envelope FROM ended WHERE id IN (SELECT value FROM json_each(?1))
+
+-- name: known_id
+SELECT id, lane, envelope FROM jobs WHERE id = ?1 UNION ALL SELECT id, lane, envelope FROM ended WHERE id = ?1
+
+-- name: add_job
+INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, due_ms, expires_ms, details, envelope)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: add_ready
+INSERT INTO ready (lane, rank, seq, id, since_ms) VALUES (?, ?, ?, ?, ?)
+
+-- name: bounded_queue
+SELECT max_jobs, rate FROM queues WHERE queue = ? AND max_jobs IS NOT NULL
+
+-- name: unfinished
+SELECT total(count) FROM lanes CROSS JOIN counters USING (lane) WHERE queue = ? AND what <= 3
+
+-- name: key_holder
+SELECT id FROM keys WHERE key = ?
+
+-- name: add_key
+INSERT OR REPLACE INTO keys (key, id) VALUES (?, ?)
+
+-- name: unique_holder
+SELECT id FROM uniques WHERE key = ? AND (free_ms IS NULL OR free_ms > ?)
+
+-- name: hold_unique
+INSERT OR REPLACE INTO uniques (key, id, free_ms) VALUES (?, ?, ?)
+
+-- name: free_unique
+DELETE FROM uniques WHERE key = ? AND id = ? AND free_ms IS NULL
+
+-- name: live_claim
+SELECT 1 FROM claims WHERE token = ? AND number = ? AND id = ?
+
+-- Exchange -------------------------------------------------------------------------------------------------------------
+
+-- name: process
+SELECT p.process, p.beat, p.late, p.mark, p.cancels, w.drain FROM processes p JOIN workers w ON w.worker = p.worker
+WHERE p.id = ? AND p.void = 0
+
+-- name: set_beat
+UPDATE processes SET beat = ?, late = ?, mark = ?, steer = 0, cancels = ? WHERE process = ?
+
+-- name: steered_once
+UPDATE processes SET steer = 0 WHERE process = ?
+
+-- name: held_by_tokens
+-- The claims that changes speak of, with what is needed to end or requeue their jobs.
+SELECT c.token, c.number, c.id, c.lane, c.rank, c.policy, c.claimed_ms, p.id, c.keyed
+FROM claims c JOIN processes p ON p.process = c.process
+WHERE c.token IN (SELECT value FROM json_each(?))
+
+-- name: drop_claims
+DELETE FROM claims WHERE token IN (SELECT value FROM json_each(?))
+
+-- name: requeue
+UPDATE jobs SET lane = ?, seq = ?, due_ms = ?, claims = ?, started = ?, counters = ?, claimed_ms = ?, ran_us = ?, process = ?,
+    history = coalesce(?, history), forgiven = forgiven AND ? WHERE id = ?
+
+-- name: history
+SELECT history FROM jobs WHERE id = ?
+
+-- name: details
+SELECT details FROM jobs WHERE id = ?
+
+-- name: end_claimed
+INSERT INTO ended (ended, id, state, lane, rank, policy, crc, created_ms, ended_ms, forget_ms, expires_ms, claims, stage,
+    counters, claimed_ms, ran_us, process, degraded, details, progress, history, forgiven, result, envelope)
+SELECT ?, id, ?, lane, rank, policy, crc, created_ms, ?, ?, expires_ms, ?, stage,
+    ?, ?, ?, ?, ?, details, progress, coalesce(?, history), forgiven AND ?, ?, envelope
+FROM jobs WHERE id = ?
+
+-- name: end_waiting
+INSERT INTO ended (ended, id, state, lane, rank, policy, crc, created_ms, ended_ms, forget_ms, expires_ms, claims, stage,
+    counters, claimed_ms, ran_us, process, degraded, details, progress, history, forgiven, result, envelope)
+SELECT ?, id, ?, lane, rank, policy, crc, created_ms, ?, ?, expires_ms, claims, stage,
+    counters, claimed_ms, ran_us, process, NULL, details, progress, ?, forgiven AND ?, NULL, envelope
+FROM jobs WHERE id = ?
+
+-- name: drop_jobs
+DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: drop_ready
+DELETE FROM ready WHERE lane = ? AND rank = ? AND seq = ?
+
+-- name: drop_ready_run
+-- What a claim takes of a lane is always its head, so one range goes.
+DELETE FROM ready WHERE lane = ? AND (rank, seq) <= (?, ?)
+
+-- name: ready_lanes
+SELECT lane, queue, task, fair_key, alone FROM counters CROSS JOIN lanes USING (lane)
+WHERE what = 2 AND count > 0 AND queue NOT IN (SELECT queue FROM queues WHERE paused)
+
+-- name: head
+SELECT r.rank, r.seq, r.lane, j.id, j.claims, j.policy, j.crc, j.created_ms, j.expires_ms, j.details, j.counters,
+    j.stage, j.cancel, j.started, j.envelope
+FROM ready r CROSS JOIN jobs j ON j.id = r.id WHERE r.lane = ? ORDER BY r.rank, r.seq
+
+-- name: add_claim
+INSERT INTO claims (token, id, number, process, beat, claimed_ms, lane, rank, policy, keyed)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: cancels
+SELECT c.token, c.number FROM claims c JOIN jobs j ON j.id = c.id WHERE c.process = ? AND j.cancel
+
+-- name: held_since
+-- The claims a process took with one beat, for an answer that was lost.
+SELECT j.rank, j.seq, j.lane, j.id, c.number - 1, j.policy, j.crc, j.created_ms, j.expires_ms, j.details, j.counters,
+    j.stage, j.cancel, j.started, j.envelope, c.token
+FROM claims c CROSS JOIN jobs j ON j.id = c.id WHERE c.process = ? AND c.beat = ? AND c.fate IS NULL
+
+-- Leases ---------------------------------------------------------------------------------------------------------------
+
+-- name: enrol_worker
+INSERT INTO workers (worker, info, enrolled_ms) VALUES (?, ?, ?) ON CONFLICT (worker) DO UPDATE SET info = excluded.info
+
+-- name: enrol_process
+INSERT INTO processes (id, worker, lease_ms, until_steady_ms, boot) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET worker = excluded.worker, lease_ms = excluded.lease_ms,
+    until_steady_ms = excluded.until_steady_ms, boot = excluded.boot
+
+-- name: void_among
+SELECT id FROM processes WHERE void AND id IN (SELECT value FROM json_each(?))
+
+-- name: renew
+UPDATE processes SET until_steady_ms = ? + lease_ms, boot = ? WHERE void = 0 AND id IN (SELECT value FROM json_each(?))
+
+-- name: leases
+SELECT p.id, w.drain FROM processes p JOIN workers w ON w.worker = p.worker
+WHERE p.void = 0 AND p.id IN (SELECT value FROM json_each(?))
+
+-- name: void_lapsed
+UPDATE processes SET void = 1 WHERE void = 0 AND (until_steady_ms <= ? OR boot <> ?)
+
+-- name: void
+SELECT process, id FROM processes WHERE void ORDER BY process
+
+-- name: live_lease
+SELECT process FROM processes WHERE id = ? AND void = 0 AND until_steady_ms > ? AND boot = ?
+
+-- name: lease_row
+SELECT process FROM processes WHERE id = ? AND void = 0
+
+-- name: process_row
+SELECT process FROM processes WHERE id = ?
+
+-- name: held_by_process
+SELECT j.rank, j.seq, j.lane, j.id, c.number, j.policy, j.crc, j.created_ms, j.expires_ms, j.details, j.counters,
+    j.stage, j.cancel, j.started, j.envelope, c.token, c.fate
+FROM claims c CROSS JOIN jobs j ON j.id = c.id WHERE c.process = ? ORDER BY j.id LIMIT ?
+
+-- name: take_over
+UPDATE claims SET token = ?, number = ?, process = ?, beat = 0, fate = ? WHERE token = ?
+
+-- name: drop_process
+DELETE FROM processes WHERE process = ?
+
+-- name: holds_claims
+SELECT 1 FROM claims WHERE process = ? LIMIT 1
+
+-- name: forget_workers
+DELETE FROM workers WHERE worker NOT IN (SELECT worker FROM processes)
+
+-- Time -----------------------------------------------------------------------------------------------------------------
+
+-- name: due
+SELECT id, lane, rank FROM jobs WHERE due_ms <= ? ORDER BY due_ms, id LIMIT ?
+
+-- name: make_due
+UPDATE jobs SET due_ms = NULL, seq = ? WHERE id = ?
+
+-- name: overdue
+-- Unstarted waiting jobs past their deadline; the running ones among them are kept out.
+SELECT j.id, j.lane, j.rank, j.seq, j.due_ms, j.policy, j.details, j.history FROM jobs j
+WHERE j.expires_ms <= ? AND j.started = 0 AND (j.due_ms IS NOT NULL
+    OR EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.seq = j.seq))
+ORDER BY j.expires_ms, j.id LIMIT ?
+
+-- name: next_due
+SELECT min(due_ms) FROM jobs WHERE due_ms IS NOT NULL
+
+-- name: next_expiry
+SELECT min(j.expires_ms) FROM jobs j WHERE j.expires_ms IS NOT NULL AND j.started = 0 AND (j.due_ms IS NOT NULL
+    OR EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.seq = j.seq))
+
+-- name: forgettable
+SELECT ended, id, lane, state, details FROM ended WHERE forget_ms <= ? ORDER BY forget_ms, ended LIMIT ?
+
+-- name: kept
+SELECT queue, total(count) FROM counters CROSS JOIN lanes USING (lane) WHERE what BETWEEN 4 AND 6 GROUP BY queue
+
+-- name: oldest_ended
+SELECT ended, id, lane, state, details FROM ended
+WHERE ended > ? AND forget_ms IS NOT NULL AND lane IN (SELECT lane FROM lanes WHERE queue = ?) ORDER BY ended LIMIT ?
+
+-- name: swept
+SELECT swept FROM queues WHERE queue = ?
+
+-- name: set_swept
+INSERT INTO queues (queue, swept) VALUES (?, ?) ON CONFLICT (queue) DO UPDATE SET swept = excluded.swept
+
+-- name: drop_ended
+DELETE FROM ended WHERE ended IN (SELECT value FROM json_each(?))
+
+-- name: drop_logs
+DELETE FROM logs WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: drop_keys
+DELETE FROM keys WHERE key = ? AND id = ?
+
+-- name: free_windows
+DELETE FROM uniques WHERE key IN (SELECT key FROM uniques WHERE free_ms <= ? LIMIT ?)
+
+-- name: forget_ledger
+DELETE FROM ledger WHERE (scope, key) IN (SELECT scope, key FROM ledger WHERE until_ms <= ? LIMIT ?)
+
+-- name: drop_ledger
+DELETE FROM ledger WHERE until_ms IS NULL AND id IN (SELECT value FROM json_each(?))
+
+-- name: samples
+SELECT l.queue, total(c.count), q.sampled_ms, q.sampled_finished, q.rate
+FROM lanes l LEFT JOIN counters c ON c.lane = l.lane AND c.what = 8 LEFT JOIN queues q ON q.queue = l.queue
+GROUP BY l.queue
+
+-- name: sample
+INSERT INTO queues (queue, sampled_ms, sampled_finished) VALUES (?, ?, ?)
+ON CONFLICT (queue) DO UPDATE SET sampled_ms = excluded.sampled_ms, sampled_finished = excluded.sampled_finished
+
+-- name: set_rate
+UPDATE queues SET rate = ? WHERE queue = ?
+
+-- Looking --------------------------------------------------------------------------------------------------------------
+
+-- name: hot_columns
+j.id, j.lane, j.rank, j.seq, j.policy, j.crc, j.created_ms, j.due_ms, j.expires_ms, j.details, j.claims, j.stage,
+j.cancel, j.counters, j.claimed_ms, j.ran_us, j.process, j.progress, j.history, j.forgiven, j.envelope,
+EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.seq = j.seq)
+
+-- name: cold_columns
+j.id, j.state, j.lane, j.rank, j.policy, j.crc, j.created_ms, j.ended_ms, j.expires_ms, j.details, j.claims, j.stage,
+j.counters, j.claimed_ms, j.ran_us, j.process, j.progress, j.history, j.forgiven, j.envelope, j.result, j.degraded
+
+-- name: running
+SELECT c.id, c.number, c.claimed_ms, p.id FROM claims c JOIN processes p ON p.process = c.process
+WHERE c.id IN (SELECT value FROM json_each(?))
+
+-- name: state_of
+SELECT state FROM ended WHERE id = ?
+
+-- name: counts
+SELECT queue, task, what, sum(count) FROM counters CROSS JOIN lanes USING (lane) WHERE what < 8
+GROUP BY queue, task, what HAVING sum(count) <> 0 ORDER BY queue, task, what
+
+-- name: lanes_where
+SELECT lane FROM lanes WHERE (?1 IS NULL OR queue = ?1) AND (?2 IS NULL OR task = ?2)
+
+-- name: queues
+SELECT name, coalesce(q.paused, 0), q.max_jobs, coalesce(q.rate, 0),
+    (SELECT total(count) FROM lanes l CROSS JOIN counters USING (lane) WHERE l.queue = name AND what <= 3)
+FROM (SELECT queue AS name FROM lanes UNION SELECT queue FROM queues) LEFT JOIN queues q ON q.queue = name ORDER BY name
+
+-- name: oldest_ready
+-- Within a lane and rank the order of seq is the order of time, so one head for each of them tells.
+WITH RECURSIVE heads (lane, rank) AS (
+    SELECT lane, (SELECT min(rank) FROM ready r WHERE r.lane = l.lane) FROM lanes l WHERE queue = ?
+    UNION ALL
+    SELECT lane, (SELECT min(rank) FROM ready r WHERE r.lane = heads.lane AND r.rank > heads.rank) FROM heads
+    WHERE rank IS NOT NULL
+)
+SELECT min((SELECT since_ms FROM ready r WHERE r.lane = heads.lane AND r.rank = heads.rank ORDER BY seq LIMIT 1))
+FROM heads WHERE rank IS NOT NULL
+
+-- name: workers
+SELECT w.worker, w.info, w.drain, w.enrolled_ms, p.id, p.until_steady_ms, p.boot,
+    (SELECT count(*) FROM claims c WHERE c.process = p.process)
+FROM workers w JOIN processes p ON p.worker = w.worker WHERE p.void = 0 ORDER BY w.worker, p.id
+
+-- name: describe
+SELECT epoch, (SELECT count FROM counters WHERE lane = 0 AND what = 2) FROM meta
+
+-- name: logs
+SELECT attempt, body FROM logs WHERE id = ? ORDER BY attempt
+
+-- name: seq
+SELECT count FROM counters WHERE lane = 0 AND what = 0
+
+-- name: steered
+SELECT steer OR void FROM processes WHERE id = ?
+
+-- name: not_unfinished
+SELECT 1 FROM json_each(?) WHERE value NOT IN (SELECT id FROM jobs WHERE id = value) LIMIT 1
+
+-- Steering -------------------------------------------------------------------------------------------------------------
+
+-- name: hot_row
+SELECT j.id, j.lane, j.rank, j.seq, j.due_ms, j.policy, j.details, j.history, j.counters, j.envelope, j.crc,
+    EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.seq = j.seq)
+FROM jobs j WHERE j.id = ?
+
+-- name: cold_row
+SELECT ended, id, lane, state, details, counters, envelope, crc, rank, expires_ms FROM ended WHERE id = ?
+
+-- name: ask_cancel
+UPDATE jobs SET cancel = 1 WHERE id = ?
+
+-- name: has_cancels
+UPDATE processes SET cancels = 1 WHERE process = ?
+
+-- name: steer_holder
+UPDATE processes SET steer = 1, cancels = 1 WHERE process IN (SELECT process FROM claims WHERE id = ?)
+
+-- name: revive
+-- An ended job becomes an unfinished one: named parameters are what changes.
+INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, expires_ms, details, envelope, claims, stage, counters,
+    claimed_ms, ran_us, process, progress, history, forgiven)
+SELECT id, :lane, :rank, :seq, policy, :crc, created_ms, :expires_ms, :details, :envelope, claims, stage, :counters,
+    claimed_ms, ran_us, process, progress, history, 1 FROM ended WHERE ended = :ended
+
+-- name: kick_scheduled
+UPDATE jobs SET lane = ?, seq = ?, due_ms = NULL, started = 0, cancel = 0, counters = ?, forgiven = 1,
+    expires_ms = CASE WHEN expires_ms <= ? THEN NULL ELSE expires_ms END WHERE id = ?
+
+-- name: edit
+UPDATE jobs SET lane = ?, rank = ?, seq = ?, crc = ?, details = ?, envelope = ? WHERE id = ?
+
+-- name: reschedule
+UPDATE jobs SET due_ms = ? WHERE id = ?
+
+-- name: add_queue
+INSERT OR IGNORE INTO queues (queue) VALUES (?)
+
+-- name: set_paused
+UPDATE queues SET paused = ? WHERE queue = ?
+
+-- name: is_paused
+SELECT paused FROM queues WHERE queue = ?
+
+-- name: set_max_jobs
+UPDATE queues SET max_jobs = ? WHERE queue = ?
+
+-- name: count_bounds
+UPDATE counters SET count = (SELECT count(*) FROM queues WHERE max_jobs IS NOT NULL) WHERE lane = 0 AND what = 3
+
+-- name: drain_worker
+UPDATE workers SET drain = 1 WHERE worker = ?1 AND EXISTS (SELECT 1 FROM processes WHERE worker = ?1 AND void = 0)
+
+-- name: steer_worker
+UPDATE processes SET steer = 1 WHERE worker = ?
+
+-- name: noted
+SELECT number FROM claims WHERE token = ? AND id = ?
+
+-- name: set_progress
+UPDATE jobs SET progress = ? WHERE id = ?
+
+-- name: log_body
+SELECT body FROM logs WHERE id = ? AND attempt = ?
+
+-- name: set_log
+INSERT OR REPLACE INTO logs (id, attempt, body) VALUES (?, ?, ?)
+
+-- name: ledger_entry
+SELECT id, number, token, value, until_ms FROM ledger WHERE scope = ? AND key = ?
+
+-- name: set_entry
+INSERT OR REPLACE INTO ledger (scope, key, id, number, token, value, until_ms) VALUES (?, ?, ?, ?, ?, ?, ?)

@@ -1,0 +1,45 @@
+"""The SQLite engine does what the memory engine specifies."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from penstock.engine import Clock
+from penstock.engines.sqlite import SqliteEngine
+from penstock.testing.conformance import EngineConformance, machine
+
+
+class SqliteFactory:
+    """One file; every handle is an engine of its own. Commits need not survive a power loss here."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix="penstock-"))
+        self._path = self._folder / "store.db"
+        self.url = f"sqlite:///{self._path}?durability=normal"
+
+    def make(self, clock: Clock, *, max_ended: int = 100_000) -> SqliteEngine:
+        return SqliteEngine(self._path, durability="normal", clock=clock, max_ended=max_ended)
+
+    def discard(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+class TestSqlite(EngineConformance):
+    @pytest.fixture
+    def engine_factory(self, tmp_path: Path) -> SqliteFactory:
+        return SqliteFactory(tmp_path)
+
+
+SqliteAgainstMemory = machine(SqliteFactory)
+
+
+class TestSqliteAgainstMemory(SqliteAgainstMemory.TestCase):
+    settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestSqliteAgainstMemoryForLong(SqliteAgainstMemory.TestCase):
+    settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
