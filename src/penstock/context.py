@@ -1,0 +1,293 @@
+"""What a running job sees of itself, and what keeps interrupts out of its store calls."""
+
+import os
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, TypeVar, overload
+
+from penstock.model.errors import Cancel, PenstockError
+from penstock.model.job import Claim, JobId, Progress
+
+__all__ = [
+    "Guard",
+    "JobContext",
+    "NotInJob",
+    "Sink",
+    "breathe",
+    "current_job",
+    "entered",
+    "guard_this_thread",
+    "is_guarded",
+    "shielded",
+]
+
+D = TypeVar("D")
+
+
+class NotInJob(PenstockError, LookupError):
+    """`current_job` was asked for outside a running job."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No job is running here. Call current_job() inside a task that a worker runs, "
+            "or current_job(default=None) where it may also be called directly."
+        )
+
+
+class Sink(Protocol):
+    """Where a running job's words go; each runner gives its own. Both calls return at once and never raise."""
+
+    def note(self, progress: Progress | None, log: str) -> None:
+        """Take progress, or text to append to the log of this attempt."""
+        ...
+
+    def is_cancelled(self) -> bool:
+        """Say whether the job was asked to stop."""
+        ...
+
+
+class JobContext:
+    """One attempt of one job, as its own code sees it; safe to use from several threads.
+
+    Attributes:
+        claim: what the worker holds on the job.
+        headers: the headers that were given when it was enqueued.
+        deadline: when the attempt is interrupted, by `time.monotonic()`; None if its time is not bounded.
+        home: the application that runs it; jobs that it enqueues there carry its fence.
+    """
+
+    __slots__ = ("_sink", "claim", "deadline", "headers", "home")
+
+    def __init__(
+        self,
+        claim: Claim,
+        sink: Sink,
+        *,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+        home: object = None,
+    ) -> None:
+        self.claim = claim
+        self.headers: Mapping[str, str] = headers or {}
+        self.deadline = deadline
+        self.home = home
+        self._sink = sink
+
+    @property
+    def id(self) -> JobId:
+        return self.claim.id
+
+    @property
+    def task(self) -> str:
+        return self.claim.task
+
+    @property
+    def queue(self) -> str:
+        return self.claim.queue
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return self.claim.attempt
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.claim.details.tags
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When the job was accepted, by the store's clock, in UTC."""
+        return datetime.fromtimestamp(self.claim.enqueued_ms / 1000, UTC)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked this job to stop."""
+        return self._sink.is_cancelled()
+
+    def check_cancelled(self) -> None:
+        """End this job here if somebody asked it to stop.
+
+        Raises:
+            Cancel: it was asked to; let it pass through.
+        """
+        if self._sink.is_cancelled():
+            raise Cancel("stopped on request")
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Tell how far the job is; calls in quick succession are stored as one."""
+        self._sink.note(Progress(done, total, note), "")
+
+    async def aprogress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Do `progress` in a coroutine."""
+        self.progress(done, total, note)
+
+    def log(self, text: str) -> None:
+        """Append a line to the log of this attempt."""
+        self._sink.note(None, text if text.endswith("\n") else f"{text}\n")
+
+    def __repr__(self) -> str:
+        return f"<JobContext of {self.task} {self.id}, attempt {self.attempt}>"
+
+
+_current: ContextVar[JobContext | None] = ContextVar("penstock_job", default=None)
+
+#: Tells "no default given" from a default of None.
+_MISSING = object()
+
+
+@overload
+def current_job() -> JobContext: ...
+@overload
+def current_job(default: D) -> JobContext | D: ...
+def current_job(default: object = _MISSING) -> object:
+    """Give the job that runs here.
+
+    Args:
+        default: given back outside a job.
+
+    Raises:
+        NotInJob: no job runs here and no default was given.
+
+    >>> current_job(default=None) is None
+    True
+    """
+    context = _current.get()
+    if context is not None:
+        return context
+    if default is _MISSING:
+        raise NotInJob
+    return default
+
+
+#: Gives the job that runs here, None outside one; enqueueing asks it for every job.
+running = _current.get
+
+
+class entered:
+    """Make a context the current job for a `with` block. A class, because it is entered once for every job."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._token: Token[JobContext | None] | None = None
+
+    def __enter__(self) -> JobContext:
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+
+
+class Guard:
+    """Lets exceptions from outside into one thread only while it is in no store call.
+
+    Inside one, they could leave a lock held or a transaction half told. At most one comes until the next `reset`; that
+    bears out `enter`, which one may leave before it has counted back.
+
+    Attributes:
+        lock: held by whoever sets an exception in the thread, and by the thread while it goes in or out.
+    """
+
+    __slots__ = ("_depth", "_pending", "_raised", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_again)
+
+    def reset(self) -> None:
+        """Forget what was; for the thread itself, between two jobs."""
+        self._depth = 0
+        self._pending: type[BaseException] | None = None
+        self._raised = False
+
+    def admit(self, why: type[BaseException]) -> bool:
+        """Say, under the lock, whether to set the exception now; if not, it is raised at the end of the call."""
+        if self._depth:
+            self._pending = why
+        else:
+            self._raised = True
+        return self._raised
+
+    def enter(self) -> None:
+        with self.lock:
+            self._depth += 1
+        if self._raised:
+            _land()
+
+    def leave(self) -> None:
+        with self.lock:
+            self._depth -= 1
+            open = self._depth == 0
+        if open and self._pending is not None:
+            self._raise()
+
+    def breathe(self) -> None:
+        if self._depth == 1 and self._pending is not None:
+            self._raise()
+
+    def _raise(self) -> None:
+        why, self._pending = self._pending, None
+        if why is not None:
+            raise why
+
+    def _begin_again(self) -> None:
+        """Somebody may have held the lock when the process was forked."""
+        self.lock = threading.Lock()
+        self.reset()
+
+
+def _land() -> None:
+    """Let an exception that is set in this thread be raised here; Python looks for one at each turn of a loop."""
+    for _ in range(2):
+        pass
+
+
+class _Thread(threading.local):
+    guard: Guard | None = None
+
+
+_this_thread = _Thread()
+
+
+def guard_this_thread(guard: Guard) -> None:
+    """Let store calls of this thread go through the guard from now on."""
+    _this_thread.guard = guard
+
+
+def is_guarded() -> bool:
+    """Say whether this thread may be interrupted from outside."""
+    return _this_thread.guard is not None
+
+
+def breathe() -> None:
+    """Let an interrupt that waits for the end of this call come now, where it does no harm."""
+    guard = _this_thread.guard
+    if guard is not None:
+        guard.breathe()
+
+
+class shielded:
+    """Put off interrupts until the end of a `with` block; does nothing in threads that nobody interrupts. Nests."""
+
+    __slots__ = ("_guard",)
+
+    def __enter__(self) -> None:
+        self._guard = guard = _this_thread.guard
+        if guard is not None:
+            guard.enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._guard is not None:
+            self._guard.leave()
