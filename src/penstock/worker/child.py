@@ -1,0 +1,147 @@
+"""A child of the process lane: imports the application, then runs one job at a time for the process that started it.
+
+Plain functions run in the main thread, where signal handlers may be set; coroutines on a loop of their own thread.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.loading import import_fault, load_app
+from penstock.model.job import Claim, Fence, Progress
+from penstock.model.outcome import Outcome
+from penstock.worker.board import Board
+from penstock.worker.channel import (
+    AskToStop,
+    Channel,
+    Ended,
+    Fault,
+    Hello,
+    Interrupted,
+    Message,
+    Noted,
+    Run,
+    die_with_parent,
+)
+from penstock.worker.logs import capture_job_logs, set_up_logging
+from penstock.worker.runners.contract import Runner, Surroundings
+from penstock.worker.runners.thread import ThreadRunner
+
+CHECK_EVERY_S = 0.1
+
+log = logging.getLogger("penstock.worker")
+
+
+def main(descriptor: int, parent: int) -> int:
+    """Run jobs until the channel closes."""
+    die_with_parent(parent)
+    faulthandler.register(signal.SIGTTIN, all_threads=True)
+    _offer_to_the_oom_killer()
+    channel = Channel.inherited(descriptor)
+    received = channel.receive_plan()
+    if received is None:
+        return 0
+    plan, early = received
+    set_up_logging(plan.log_level, plan.log_format)
+    try:
+        app = load_app(plan.app)
+    except BaseException as error:  # noqa: BLE001 - the application's own code may raise anything while it is imported
+        channel.send(Fault(import_fault(plan.app, error)))
+        return 2
+    capture_job_logs()
+    around = Surroundings(
+        tasks=app.tasks,
+        board=Board.create(2),
+        notes=_Voice(channel),
+        deliver=lambda _runner, _claim, outcome: _deliver(channel, outcome),
+        home=app,
+    )
+    plain = ThreadRunner(around, 0, 1)
+    slot = plain.take_this_thread()
+    channel.send(Hello(url="", tasks={}))
+    threading.Thread(
+        target=_Line(channel, plain, around).take_all, args=(early,), name="penstock-line", daemon=True
+    ).start()
+    slot.serve()
+    return 0
+
+
+class _Voice:
+    """Passes on what the job says."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def put(self, claim: Claim, progress: Progress | None, log: str) -> None:  # noqa: ARG002
+        self._channel.send(Noted(progress, log))
+
+
+def _deliver(channel: Channel, outcome: Outcome) -> None:
+    channel.send(Ended(outcome))
+
+
+class _Line:
+    """Hands over jobs, and what concerns them, until the other end has gone.
+
+    An order to stop may overtake its job on the way to the slot, so it stands until the next job comes.
+    """
+
+    def __init__(self, channel: Channel, plain: ThreadRunner, around: Surroundings) -> None:
+        self._channel, self._plain, self._around = channel, plain, around
+        self._runner: Runner = plain
+        self._loop: Runner | None = None
+        self._stop: AskToStop | Interrupted | None = None
+        self._fence: Fence | None = None
+
+    def take_all(self, early: Sequence[Message]) -> None:
+        for message in early:
+            self._take(message)
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        while True:
+            messages = self._channel.receive() if poll.poll(CHECK_EVERY_S * 1000) else []
+            if messages is None:
+                self._plain.close()
+                return
+            for message in messages:
+                self._take(message)
+            self._runner.check(time.monotonic_ns())
+            self._apply_stop()
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Run):
+            self._stop, self._fence = None, message.claim.fence
+            in_loop = self._around.tasks[message.claim.task].runner == "loop"
+            self._runner = self._loop_runner() if in_loop else self._plain
+            self._runner.start([message.claim])
+        elif isinstance(message, AskToStop | Interrupted) and message.fence == self._fence:
+            self._stop = message
+
+    def _apply_stop(self) -> None:
+        if isinstance(self._stop, AskToStop):
+            self._runner.cancel(self._stop.fence)
+        elif self._stop is not None:
+            self._runner.interrupt()
+
+    def _loop_runner(self) -> Runner:
+        from penstock.worker.runners.loop import LoopRunner
+
+        self._loop = self._loop or LoopRunner(self._around, 1, 1)
+        return self._loop
+
+
+def _offer_to_the_oom_killer() -> None:
+    """Let the kernel take this child before its process when memory runs out."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

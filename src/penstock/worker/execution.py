@@ -1,0 +1,291 @@
+"""One attempt of one job, as a pipe of steps that the runners share: decode, call, encode, and what its end means."""
+
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from penstock.context import JobContext, entered
+from penstock.model.codec import Envelope, decode_envelope
+from penstock.model.durations import milliseconds, spell
+from penstock.model.errors import (
+    Bury,
+    Cancel,
+    DurationInvalid,
+    EnvelopeTooNew,
+    PayloadInvalid,
+    Retry,
+    Snooze,
+    Steering,
+    WorkerUnfit,
+)
+from penstock.model.job import Claim, ErrorInfo, Progress
+from penstock.model.outcome import Ending, Outcome
+
+LONGEST_TRACEBACK = 16 * 1024
+LONGEST_MESSAGE = 4 * 1024
+TOO_NEW_SNOOZE_MS = 30_000
+DEEPEST_TRACEBACK = 100
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Runnable(Protocol):
+    """What execution needs of a task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def function(self) -> Callable[..., Any]: ...
+    @property
+    def runner(self) -> str: ...
+    @property
+    def command(self) -> tuple[str, ...] | None: ...
+    @property
+    def max_memory(self) -> int | None: ...
+    def decode(self, envelope: Envelope) -> Arguments: ...
+    def encode_result(self, value: Any) -> bytes: ...
+
+
+class Interrupt(BaseException):
+    """Raised inside a running job from outside; no Exception, so that `except Exception` does not swallow it."""
+
+
+class JobTimeout(Interrupt):
+    """The job has run for as long as its `timeout` allows."""
+
+
+class JobStopped(Interrupt):
+    """The worker must end now; the job goes back to run elsewhere."""
+
+
+class NoteSink(Protocol):
+    """Where progress and log text of running jobs go."""
+
+    def put(self, claim: Claim, progress: Progress | None, log: str) -> None: ...
+
+
+class Attempt:
+    """A claim while it runs here; its `JobContext` stands on it.
+
+    Attributes:
+        deadline_ns: steady time of its soft limit, 0 for none.
+        interrupt: what was raised in it from outside, None if nothing was.
+    """
+
+    __slots__ = ("began_ns", "cancelled", "claim", "deadline_ns", "interrupt", "notes")
+
+    def __init__(self, claim: Claim, notes: NoteSink) -> None:
+        self.claim, self.notes = claim, notes
+        self.cancelled = False
+        self.interrupt: type[Interrupt] | None = None
+        self.began_ns = time.monotonic_ns()
+        timeout_ms = claim.policy.timeout_ms
+        self.deadline_ns = 0 if timeout_ms is None else self.began_ns + timeout_ms * 1_000_000
+
+    def note(self, progress: Progress | None, log: str) -> None:
+        self.notes.put(self.claim, progress, log)
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+    @property
+    def ran_us(self) -> int:
+        return (time.monotonic_ns() - self.began_ns) // 1000
+
+
+def run(attempt: Attempt, task: Runnable, home: object) -> Outcome:
+    """Run a plain function to its end; whatever happens, the answer is an outcome.
+
+    Only an interrupt that lands outside the task's own code can leave it as an exception.
+    """
+    try:
+        context, args, kwargs = prepare(attempt, task, home)
+    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
+        return refuse(attempt, error)
+    try:
+        with entered(context):
+            value = task.function(*args, **kwargs)
+        return succeed(attempt, task, value)
+    except BaseException as error:  # noqa: BLE001 - SystemExit and the like end the job, not the worker
+        return explain(attempt, error)
+
+
+def prepare(attempt: Attempt, task: Runnable, home: object) -> tuple[JobContext, tuple[Any, ...], dict[str, Any]]:
+    """Read what the client packed.
+
+    Raises:
+        PayloadInvalid: corrupt, or the arguments do not fit the task.
+        EnvelopeTooNew: a newer penstock must run it.
+    """
+    claim = attempt.claim
+    envelope = decode_envelope(claim.envelope, claim.crc)
+    args, kwargs = task.decode(envelope)
+    deadline = attempt.deadline_ns / 1e9 if attempt.deadline_ns else None
+    return JobContext(claim, attempt, headers=envelope.headers, deadline=deadline, home=home), args, kwargs
+
+
+def succeed(attempt: Attempt, task: Runnable, value: object) -> Outcome:
+    """Make an outcome of what the task returned.
+
+    Raises:
+        PayloadInvalid: the value cannot be kept as a result.
+    """
+    result = task.encode_result(value)
+    return Outcome(ending=Ending.SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
+
+
+#: A claim that is given back before its code began.
+RETURNED = Outcome(ending=Ending.RELEASED, started=False)
+
+
+def cancelled_unstarted(claim: Claim) -> Outcome:
+    """Give the outcome of a claim that was asked to stop before it began."""
+    error = ErrorInfo(kind="cancelled", message="cancelled before it started", attempt=claim.attempt)
+    return Outcome(ending=Ending.CANCELLED, started=False, cancel_requested=True, error=error)
+
+
+def found_unfit(outcome: Outcome) -> str | None:
+    """Give the reason for which a job called this worker unfit, None if it did not."""
+    error = outcome.error
+    if outcome.ending is not Ending.RELEASED or error is None or error.type != _UNFIT:
+        return None
+    return error.message or "no reason given"
+
+
+class Fate(Struct, frozen=True):
+    """What an exception means for the job that it ended."""
+
+    ending: Ending
+    kind: str = "failed"
+    verdict: Any = None
+    after_ms: int | None = None
+    started: bool = True
+
+
+def explain(attempt: Attempt, error: BaseException) -> Outcome:
+    """Make an outcome of whatever left the task, however hostile."""
+    fate = _fate(error)
+    if isinstance(fate, DurationInvalid):
+        error, fate = fate, Fate(Ending.FAILED, verdict="bury")
+    return Outcome(
+        ending=fate.ending,
+        error=_error_info(attempt.claim, error, fate) if _tells(fate, error) else None,
+        names=lineage(type(error)) if fate.ending in (Ending.FAILED, Ending.TIMED_OUT) else (),
+        verdict=fate.verdict,
+        after_ms=fate.after_ms,
+        started=fate.started,
+        cancel_requested=attempt.cancelled,
+        ran_us=attempt.ran_us,
+    )
+
+
+def _fate(error: BaseException) -> Fate | DurationInvalid:
+    try:
+        match error:
+            case Retry():
+                after_ms = None if error.after is None else milliseconds(error.after)
+                return Fate(Ending.FAILED, verdict="retry", after_ms=after_ms)
+            case Snooze():
+                return Fate(Ending.SNOOZED, "snoozed", after_ms=milliseconds(error.after))
+    except DurationInvalid as invalid:
+        return invalid
+    match error:
+        case Bury():
+            return Fate(Ending.FAILED, verdict="bury")
+        case Cancel():
+            return Fate(Ending.CANCELLED, "cancelled")
+        case WorkerUnfit() | JobStopped():
+            return Fate(Ending.RELEASED, "released")
+        case JobTimeout():
+            return Fate(Ending.TIMED_OUT, "timed out")
+        case EnvelopeTooNew():
+            return Fate(Ending.SNOOZED, "snoozed", after_ms=TOO_NEW_SNOOZE_MS, started=False)
+        case _:
+            return Fate(Ending.FAILED)
+
+
+def refuse(attempt: Attempt, error: Exception) -> Outcome:
+    """Make an outcome of a claim whose arguments could not be read: no later attempt would fare better."""
+    outcome = explain(attempt, error)
+    if isinstance(error, PayloadInvalid):
+        return Outcome(
+            ending=Ending.FAILED, error=outcome.error, names=outcome.names, verdict="bury", ran_us=outcome.ran_us
+        )
+    return outcome
+
+
+def _tells(fate: Fate, error: BaseException) -> bool:
+    """Leave out the error of an attempt that put itself off or was given back without a word."""
+    return (
+        isinstance(error, WorkerUnfit)
+        or fate.ending not in (Ending.SNOOZED, Ending.RELEASED)
+        or bool(getattr(error, "reason", ""))
+    )
+
+
+def _error_info(claim: Claim, error: BaseException, fate: Fate) -> ErrorInfo:
+    if isinstance(error, JobTimeout):
+        message = f"ran longer than its timeout of {spell((claim.policy.timeout_ms or 0) / 1000)}"
+    else:
+        message = message_of(error)
+    quiet = isinstance(error, Steering)
+    return ErrorInfo(
+        kind=fate.kind,
+        type=name_of(type(error)),
+        message=message,
+        traceback="" if quiet else traceback_of(error),
+        attempt=claim.attempt,
+    )
+
+
+def name_of(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def lineage(kind: type[BaseException]) -> tuple[str, ...]:
+    """Give the qualified names of an exception's class and its bases, for `retry_on` and `give_up_on`."""
+    return tuple(name_of(base) for base in kind.__mro__ if issubclass(base, BaseException))
+
+
+def message_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as inner:  # noqa: BLE001 - whatever a hostile __str__ raises must not cost the outcome
+        text = f"<its text cannot be read: {type(inner).__name__}>"
+    return bounded(text, LONGEST_MESSAGE)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Give the traceback from the task's own code on, as valid text of bounded length."""
+    try:
+        trace = _below_penstock(error.__traceback__)
+        lines = traceback.TracebackException(
+            type(error), error, trace, limit=-DEEPEST_TRACEBACK, compact=True, max_group_depth=5
+        ).format()
+        return bounded("".join(lines), LONGEST_TRACEBACK)
+    except Exception as inner:  # noqa: BLE001 - a hostile exception must not cost the outcome
+        return f"The traceback of {type(error).__qualname__} cannot be written: {type(inner).__name__}."
+
+
+def bounded(text: str, limit: int) -> str:
+    """Keep head and tail of a long text, and make it valid Unicode."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= limit:
+        return text
+    half = (limit - 40) // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
+
+
+def _below_penstock(trace: TracebackType | None) -> TracebackType | None:
+    """Skip the frames of the runner, unless the error came from nowhere else."""
+    below = trace
+    while below is not None and below.tb_frame.f_globals.get("__name__", "").startswith("penstock.worker"):
+        below = below.tb_next
+    return below if below is not None else trace
+
+
+_UNFIT = name_of(WorkerUnfit)

@@ -1,0 +1,71 @@
+"""Log lines of the worker as text or JSON on stderr, and the log records of a job kept with it."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from penstock.context import running
+
+
+def set_up_logging(level: str, form: str) -> None:
+    """Send every record of this process to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def capture_job_logs() -> "Capture":
+    """Keep what a job logs with the job, besides writing it where it goes anyway."""
+    capture = Capture()
+    logging.getLogger().addHandler(capture)
+    return capture
+
+
+class TextFormatter(logging.Formatter):
+    """Time in UTC with milliseconds, level, message."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        job = getattr(record, "job", None)
+        if job is not None:
+            fields["job"] = job
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(fields).decode()
+
+
+class Capture(logging.Handler):
+    """Passes the records that a job logs to the job's own log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(TextFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = running()
+        if context is None:
+            return
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a record whose arguments do not fit is reported as logging does it
+            self.handleError(record)
+            return
+        context.log(text)

@@ -1,0 +1,295 @@
+"""External commands: the job as JSON on stdin, its result as JSON on stdout, its fate in the exit status.
+
+Status 0 succeeds, 75 asks to be run again later (EX_TEMPFAIL of sysexits.h), 100 buries the job, any other fails it.
+Each command has a session of its own. At its timeout the group gets SIGTERM, five seconds later SIGKILL.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO, Any
+
+import msgspec
+
+from penstock.model.codec import DEFAULT_MAX_PAYLOAD, decode_envelope
+from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew, PayloadInvalid
+from penstock.model.job import Claim, ErrorInfo, Fence
+from penstock.model.outcome import Ending, Outcome
+from penstock.worker.execution import Attempt, JobStopped, JobTimeout, Runnable, bounded, explain, refuse
+from penstock.worker.forensics import Remains, wait_for
+from penstock.worker.runners.child import Spawn
+from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S, Surroundings
+
+log = logging.getLogger("penstock.worker")
+
+RETRY_STATUS, BURY_STATUS = 75, 100
+LONGEST_STDERR = 8 * 1024
+TICK_S = 0.1
+
+#: Ties a command to its worker: the kernel kills it when the worker's process ends. It replaces itself by the command.
+_LEASH = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+try:
+    os.execvp(sys.argv[2], sys.argv[2:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]}: {error.strerror}")
+"""
+
+
+class CommandRunner:
+    """Runs commands, each with a thread that feeds and watches it; the threads start when first needed."""
+
+    def __init__(self, around: Surroundings, first: int, places: int, *, spawn: Spawn) -> None:
+        self.places = places
+        self.spawn = spawn
+        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+        self._posts = [Post(self, around, first + index) for index in range(places)]
+        self._begun = 0
+
+    @property
+    def claims(self) -> "queue.SimpleQueue[Claim | None]":
+        return self._claims
+
+    def start(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._claims.put(claim)
+            if self._begun < self.places:
+                self._posts[self._begun].begin()
+                self._begun += 1
+
+    def waits(self) -> bool:
+        return not self._claims.empty()
+
+    def withdraw(self) -> list[Claim]:
+        taken: list[Claim] = []
+        while True:
+            try:
+                claim = self._claims.get_nowait()
+            except queue.Empty:
+                return taken
+            if claim is not None:
+                taken.append(claim)
+
+    def cancel(self, fence: Fence) -> None:
+        for post in self._posts:
+            attempt = post.attempt
+            if attempt is not None and attempt.claim.fence == fence:
+                attempt.cancelled = True
+
+    def check(self, now_ns: int) -> None:
+        """Nothing to do: each post keeps the time of its own command."""
+
+    def interrupt(self) -> None:
+        for post in self._posts:
+            attempt = post.attempt
+            if attempt is not None and attempt.interrupt is None:
+                attempt.interrupt = JobStopped
+
+    def close(self) -> None:
+        for _ in range(self._begun):
+            self._claims.put(None)
+
+
+class Post:
+    """The thread that runs one command at a time."""
+
+    def __init__(self, runner: CommandRunner, around: Surroundings, place: int) -> None:
+        self.attempt: Attempt | None = None
+        self._runner, self._around, self._place = runner, around, place
+
+    def begin(self) -> None:
+        threading.Thread(target=self._serve, name=f"penstock-command-{self._place}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (claim := self._runner.claims.get()) is not None:
+            self._around.deliver(self._runner, claim, self._run(claim))
+
+    def _run(self, claim: Claim) -> Outcome:
+        attempt = Attempt(claim, self._around.notes)
+        board, task = self._around.board, self._around.tasks[claim.task]
+        board.occupy(self._place, claim.fence.token, claim.id, attempt.deadline_ns)
+        self.attempt = attempt
+        try:
+            words = _words(claim)
+            process = self._start(task)
+        except (EnvelopeCorrupt, EnvelopeTooNew) as error:
+            return refuse(attempt, error)
+        except OSError as error:
+            return explain(attempt, error)
+        else:
+            board.set_group(self._place, process.pid)
+            talk = _Talk(process, words)
+            remains = talk.attend(attempt)
+            board.set_group(self._place, 0)
+            return _judge(attempt, task, remains, talk)
+        finally:
+            self.attempt = None
+            board.vacate(self._place)
+
+    def _start(self, task: Runnable) -> "subprocess.Popen[bytes]":
+        pipe = subprocess.PIPE
+        argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *(task.command or ())]
+        process = self._runner.spawn(argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+        process.returncode = 0  # it is collected here with wait4, never by Popen
+        return process
+
+
+class _Talk:
+    """What is said between a job and its command, within bounds."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", words: bytes) -> None:
+        self._process, self._words = process, memoryview(words)
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self.said = 0
+        self._signalled_ns = 0
+        self._selector = selectors.DefaultSelector()
+
+    def attend(self, attempt: Attempt) -> Remains:
+        """Feed the command and listen until it has ended; then end whatever is left of its group."""
+        process, ended = self._process, os.pidfd_open(self._process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        streams: list[IO[bytes]] = [process.stdin, process.stdout, process.stderr]
+        for stream, event in zip(streams, (_WRITE, _READ, _READ), strict=True):
+            os.set_blocking(stream.fileno(), False)
+            self._selector.register(stream, event)
+        self._selector.register(ended, _READ)
+        try:
+            while not any(key.fileobj == ended for key in self._step()):
+                self._keep_time(attempt)
+            remains = wait_for(process.pid)
+            self._signal(signal.SIGKILL)
+            self._drain()
+        finally:
+            self._selector.close()
+            os.close(ended)
+            for stream in streams:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        return remains
+
+    def _step(self) -> list[selectors.SelectorKey]:
+        ready = [key for key, _ in self._selector.select(TICK_S)]
+        for key in ready:
+            if key.fileobj is self._process.stdin:
+                self._feed(key.fileobj)
+            elif key.fileobj is self._process.stdout or key.fileobj is self._process.stderr:
+                self._hear(key.fileobj)
+        return ready
+
+    def _feed(self, stream: Any) -> None:
+        try:
+            self._words = self._words[os.write(stream.fileno(), self._words) :]
+        except BrokenPipeError:  # it does not care for its arguments
+            self._words = self._words[:0]
+        if not self._words:
+            self._selector.unregister(stream)
+            with contextlib.suppress(OSError):
+                stream.close()
+
+    def _hear(self, stream: Any) -> bool:
+        """Read once; False at the end of the stream, or when there is nothing to read now."""
+        try:
+            heard = os.read(stream.fileno(), 65536)
+        except BlockingIOError:
+            return False
+        if not heard:
+            self._selector.unregister(stream)
+            return False
+        if stream is self._process.stdout:
+            self.said += len(heard)
+            self.stdout += heard[: max(0, DEFAULT_MAX_PAYLOAD + 1 - len(self.stdout))]
+        else:
+            self.stderr += heard
+            del self.stderr[:-LONGEST_STDERR]
+        return True
+
+    def _drain(self) -> None:
+        """Read what the command wrote before it ended; a descendant that left its group may hold the pipe open."""
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream in [key.fileobj for key in self._selector.get_map().values()]:
+                for _ in range(1024):
+                    if not self._hear(stream):
+                        break
+
+    def _keep_time(self, attempt: Attempt) -> None:
+        now_ns = time.monotonic_ns()
+        if attempt.interrupt is None and 0 < attempt.deadline_ns <= now_ns:
+            attempt.interrupt = JobTimeout
+        if not self._signalled_ns and (attempt.interrupt is not None or attempt.cancelled):
+            self._signalled_ns = now_ns
+            self._signal(signal.SIGTERM)
+        elif self._signalled_ns and now_ns - self._signalled_ns > HARD_LIMIT_AFTER_S * 1e9:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def _words(claim: Claim) -> bytes:
+    envelope = decode_envelope(claim.envelope, claim.crc)
+    return msgspec.json.encode(
+        {
+            "id": claim.id,
+            "task": claim.task,
+            "attempt": claim.attempt,
+            "args": envelope.args,
+            "kwargs": envelope.kwargs,
+            "headers": envelope.headers or {},
+        }
+    )
+
+
+def _judge(attempt: Attempt, task: Runnable, remains: Remains, talk: _Talk) -> Outcome:
+    if remains.code == 0:
+        return _result(attempt, task, talk)
+    if attempt.interrupt is not None:
+        return explain(attempt, attempt.interrupt())
+    if attempt.cancelled:
+        return _ended(attempt, Ending.CANCELLED, "cancelled", "cancelled while it ran", talk)
+    message = f"the command {remains.story()}"
+    if remains.code == BURY_STATUS:
+        return _ended(attempt, Ending.FAILED, "failed", message, talk, verdict="bury")
+    if remains.code == RETRY_STATUS:
+        return _ended(attempt, Ending.FAILED, "failed", message, talk, verdict="retry")
+    return _ended(attempt, Ending.FAILED, "failed", message, talk)
+
+
+def _result(attempt: Attempt, task: Runnable, talk: _Talk) -> Outcome:
+    if talk.said > DEFAULT_MAX_PAYLOAD:
+        message = f"the command wrote {talk.said:,} bytes to stdout, over the limit of {DEFAULT_MAX_PAYLOAD:,}"
+        return _ended(attempt, Ending.FAILED, "failed", message, talk)
+    try:
+        value = msgspec.json.decode(talk.stdout) if talk.stdout.strip() else None
+        result = task.encode_result(value)
+    except (msgspec.MsgspecError, PayloadInvalid, UnicodeDecodeError, RecursionError) as error:
+        said = bounded(bytes(talk.stdout[:200]).decode(errors="replace"), 200)
+        return _ended(attempt, Ending.FAILED, "failed", f"stdout is not one JSON value ({error}): {said!r}", talk)
+    return Outcome(ending=Ending.SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
+
+
+def _ended(attempt: Attempt, ending: Ending, kind: str, message: str, talk: _Talk, verdict: Any = None) -> Outcome:
+    stderr = bounded(bytes(talk.stderr).decode(errors="replace"), LONGEST_STDERR)
+    return Outcome(
+        ending=ending,
+        error=ErrorInfo(kind=kind, message=message, traceback=stderr, attempt=attempt.claim.attempt),
+        verdict=verdict,
+        cancel_requested=attempt.cancelled,
+        ran_us=attempt.ran_us,
+    )
+
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE

@@ -1,0 +1,142 @@
+"""Coroutines, each in an asyncio Task of its own, on one event loop in one thread."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from penstock.context import entered
+from penstock.model.errors import Cancel
+from penstock.model.job import Claim, Fence
+from penstock.model.outcome import Outcome
+from penstock.worker.execution import (
+    Attempt,
+    Interrupt,
+    JobStopped,
+    JobTimeout,
+    Runnable,
+    explain,
+    prepare,
+    refuse,
+    succeed,
+)
+from penstock.worker.runners.contract import Surroundings
+
+
+class LoopRunner:
+    """Runs up to `places` coroutines at once; their places on the board begin at `first`."""
+
+    def __init__(self, around: Surroundings, first: int, places: int) -> None:
+        self.places = places
+        self._around, self._first = around, first
+        self._waiting: deque[Claim] = deque()
+        self._free = list(range(places - 1, -1, -1))
+        self._attempts: list[Attempt | None] = [None] * places
+        self._tasks: list[asyncio.Task[None] | None] = [None] * places
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, claims: Sequence[Claim]) -> None:
+        self._waiting.extend(claims)
+        self._call(self._fill)
+
+    def waits(self) -> bool:
+        return bool(self._waiting)
+
+    def withdraw(self) -> list[Claim]:
+        taken: list[Claim] = []
+        while True:
+            try:
+                taken.append(self._waiting.popleft())
+            except IndexError:
+                return taken
+
+    def cancel(self, fence: Fence) -> None:
+        for place, attempt in enumerate(self._attempts):
+            if attempt is not None and attempt.claim.fence == fence and not attempt.cancelled:
+                attempt.cancelled = True
+                self._call(self._cancel, place, attempt)
+
+    def check(self, now_ns: int) -> None:
+        for place, attempt in enumerate(self._attempts):
+            if attempt is not None and 0 < attempt.deadline_ns <= now_ns and attempt.interrupt is None:
+                self._call(self._interrupt, place, attempt, JobTimeout)
+
+    def interrupt(self) -> None:
+        for place, attempt in enumerate(self._attempts):
+            if attempt is not None:
+                self._call(self._interrupt, place, attempt, JobStopped)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._call(self._loop.stop)
+
+    def _call(self, function: object, *args: object) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._serve, args=(self._loop,), name="penstock-loop", daemon=True).start()
+        self._loop.call_soon_threadsafe(function, *args)  # type: ignore[arg-type]  # any of the methods below
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+        loop.close()
+
+    # -- in the loop's thread ----------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        assert self._loop is not None
+        while self._free and self._waiting:
+            try:
+                claim = self._waiting.popleft()
+            except IndexError:  # withdrawn meanwhile
+                return
+            place = self._free.pop()
+            self._tasks[place] = self._loop.create_task(self._run(place, claim))
+
+    async def _run(self, place: int, claim: Claim) -> None:
+        """Run one claim. It is listed as running only once it is, because a Task cancelled earlier never begins."""
+        around = self._around
+        attempt = Attempt(claim, around.notes)
+        around.board.occupy(self._first + place, claim.fence.token, claim.id, attempt.deadline_ns)
+        self._attempts[place] = attempt
+        outcome = await _attempt(attempt, around.tasks[claim.task], around.home)
+        self._attempts[place] = self._tasks[place] = None
+        around.board.vacate(self._first + place)
+        self._free.append(place)
+        around.deliver(self, claim, outcome)
+        if self._waiting:
+            self._fill()
+
+    def _interrupt(self, place: int, attempt: Attempt, why: type[Interrupt]) -> None:
+        if attempt.interrupt is None:
+            attempt.interrupt = why
+            self._cancel(place, attempt)
+
+    def _cancel(self, place: int, attempt: Attempt) -> None:
+        task = self._tasks[place]
+        if self._attempts[place] is attempt and task is not None:
+            task.cancel()
+
+
+async def _attempt(attempt: Attempt, task: Runnable, home: object) -> Outcome:
+    try:
+        context, args, kwargs = prepare(attempt, task, home)
+    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
+        return refuse(attempt, error)
+    try:
+        with entered(context):
+            value = await task.function(*args, **kwargs)
+        return succeed(attempt, task, value)
+    except asyncio.CancelledError as error:
+        return explain(attempt, _why_cancelled(attempt, error))
+    except BaseException as error:  # noqa: BLE001 - SystemExit and the like end the job, not the loop
+        return explain(attempt, error)
+
+
+def _why_cancelled(attempt: Attempt, error: asyncio.CancelledError) -> BaseException:
+    """Tell a cancellation from outside from one that the task brought about itself."""
+    if attempt.interrupt is not None:
+        return attempt.interrupt().with_traceback(error.__traceback__)
+    if attempt.cancelled:
+        return Cancel("cancelled while it ran")
+    return error

@@ -1,0 +1,131 @@
+"""Interrupts that meet a job in the middle of a store call: they wait for its end, and they do come."""
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.client import Penstock
+from penstock.context import shielded
+from penstock.model.outcome import Ending
+from penstock.worker.runners.thread import ThreadRunner
+from tests.worker.harness import Stage, claim
+
+SLOTS = 4
+INTERRUPTS = 800
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Penstock]:
+    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/shop.db?durability=normal&timeout=2s"
+    with Penstock(url) as app:
+        yield app
+
+
+@pytest.fixture(autouse=True)
+def haste() -> Iterator[None]:
+    """Let threads change places often, so that interrupts land between any two bytecodes."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_an_interrupted_enqueue_leaves_no_lock_held(app: Penstock) -> None:
+    call = app.task(name="for_ever")(for_ever(lambda: app.enqueue("other")))
+    assert interrupt_often(app, call.name, INTERRUPTS) == {Ending.RELEASED}
+    assert within(10, lambda: (app.enqueue("other").state(), len(app.find(limit=1))))
+
+
+def test_an_interrupted_read_leaves_no_lock_held(app: Penstock) -> None:
+    id = app.enqueue("other").id
+    call = app.task(name="for_ever")(for_ever(lambda: (app.find(limit=1), app.job(id), app.counts())))
+    assert interrupt_often(app, call.name, INTERRUPTS) == {Ending.RELEASED}
+    assert within(10, lambda: (app.enqueue("other").state(), len(app.find(limit=1))))
+
+
+def test_no_interrupt_lands_inside_the_shield() -> None:
+    app = Penstock("memory://")
+    torn = []
+
+    def work() -> None:
+        done = False
+        with shielded():
+            try:
+                sum(number for number in range(20))
+                with shielded():
+                    done = all(number < 5 for number in range(5))
+                done = all(number < 5 for number in range(5)) and done
+            finally:
+                if not done:
+                    torn.append(done)
+
+    call = app.task(name="for_ever")(for_ever(work))
+    assert interrupt_often(app, call.name, INTERRUPTS) == {Ending.RELEASED}
+    assert torn == []
+
+
+def test_an_interrupt_that_a_job_swallows_does_not_come_again(app: Penstock) -> None:
+    def swallow() -> int:
+        caught = 0
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            try:
+                app.enqueue("other")
+            except BaseException:  # noqa: BLE001 - jobs do such things
+                caught += 1
+        return caught
+
+    call = app.task(name="swallow")(swallow)
+    stage = Stage(lambda around: ThreadRunner(around, 0, 1), app.tasks)
+    for _ in range(5):
+        outcome = stage.run(claim("thread.tell", task=call.name, timeout=0.05))
+        assert (outcome.ending, outcome.result) == (Ending.SUCCEEDED, b"1")
+    stage.close()
+
+
+def test_a_job_that_waits_for_a_result_is_interrupted_in_time(app: Penstock) -> None:
+    handle = app.enqueue("nobody.runs.this")
+    call = app.task(name="await_result")(lambda: handle.result())
+    stage = Stage(lambda around: ThreadRunner(around, 0, 1), app.tasks)
+    begun = time.monotonic()
+    outcome = stage.run(claim("thread.tell", task=call.name, timeout=0.3))
+    assert outcome.ending is Ending.TIMED_OUT
+    assert time.monotonic() - begun < 1.3
+    stage.close()
+
+
+def for_ever(call: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+        while True:
+            call()
+
+    return run
+
+
+def interrupt_often(app: Penstock, task: str, times: int) -> set[Ending]:
+    """Run a task that never ends in several slots, and interrupt all of them at random moments."""
+    stage = Stage(lambda around: ThreadRunner(around, 0, SLOTS), app.tasks)
+    endings = set()
+    for _ in range(times // SLOTS):
+        stage.runner.start([claim("thread.tell", task=task) for _ in range(SLOTS)])
+        stage.await_running(SLOTS)
+        time.sleep(random.random() * 0.002)
+        stage.runner.interrupt()
+        endings |= {stage.next(10)[1].ending for _ in range(SLOTS)}
+    stage.close()
+    return endings
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """Give what a call gives, or nothing if it hangs or fails."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None

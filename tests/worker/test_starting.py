@@ -1,0 +1,120 @@
+"""The first second of a worker: told to stop too early, given the wrong application or store, run with new code."""
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.client import Penstock
+from penstock.model.states import State
+from penstock.worker.channel import Go, Message, Stop
+from penstock.worker.member import Member
+from tests.worker import jobs
+from tests.worker.harness import ROOT, application, await_true, plan, stored, working
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture
+def app(url: str) -> Iterator[Penstock]:
+    with application(url) as app:
+        yield app
+
+
+@pytest.mark.parametrize("messages", [[Stop()], [Stop(), Go("p", "w")]])
+def test_stop_that_arrives_with_the_plan_is_obeyed(monkeypatch: Any, messages: list[Message]) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")
+    member = Member(plan(url="sqlite:////nowhere/store.db"))
+    for message in messages:
+        member.channel.send(message)
+    try:
+        assert select.select([member.handle], [], [], 10)[0], "the process went on"
+    finally:
+        os.kill(member.pid, signal.SIGKILL)
+        remains, _ = member.bury()
+        member.close()
+    assert remains.code == 0
+
+
+@pytest.mark.usefixtures("app")
+def test_worker_stopped_while_its_processes_start_claims_nothing(url: str) -> None:
+    job = jobs.add.enqueue(1, 2)
+    with working(url, processes=2, shutdown_timeout="60s") as worker:
+        await_true(worker.processes)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(timeout=10) == 0
+    assert (job.state(), stored(url, job.id).claim_number) == (State.READY, 0)
+
+
+SHOP = (
+    "from penstock.client import Penstock\napp = Penstock()\n@app.task(name='old')\ndef old() -> int:\n    return 1\n"
+)
+MORE = "@app.task(name='new')\ndef new() -> int:\n    return 2\n"
+
+
+def test_tasks_that_came_with_a_restart_are_known_of_the_worker(app: Penstock, url: str, tmp_path: Path) -> None:
+    source = tmp_path / "shop_of_two.py"
+    source.write_text(SHOP)
+    with working(url, app="shop_of_two:app", cwd=tmp_path) as worker:
+        assert app.enqueue("old").result(timeout=10) == 1
+        source.write_text(SHOP + MORE)
+        worker.signal(signal.SIGHUP)
+        assert app.enqueue("new").result(timeout=10) == 2
+        await_true(lambda: [view.info.tasks for view in app.workers()] == [("new", "old")], timeout=5)
+
+
+def test_broken_application_is_told_in_one_message_of_its_own_lines(url: str, tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text("def make() -> None:\n    raise LookupError('no settings')\n")
+    (tmp_path / "broken_shop.py").write_text("import deep\n\ndeep.make()\n")
+    with working(url, app="broken_shop:app", processes=2, cwd=tmp_path) as worker:
+        assert worker.wait() == 2
+    assert worker.lines == [
+        f"penstock: 'broken_shop:app' cannot be imported: LookupError: no settings in line 2 of {tmp_path}/deep.py.",
+        f'  File "{tmp_path}/broken_shop.py", line 3, in <module>',
+        "    deep.make()",
+        f'  File "{tmp_path}/deep.py", line 2, in make',
+        "    raise LookupError('no settings')",
+    ]
+
+
+def test_penstock_error_of_the_application_names_the_line_that_made_it(url: str, tmp_path: Path) -> None:
+    (tmp_path / "odd_shop.py").write_text(SHOP + "app.task(name='old')(old)\n" + "app.task(max_attempts=-1)(old)\n")
+    with working(url, app="odd_shop:app", cwd=tmp_path) as worker:
+        assert worker.wait() == 2
+    assert worker.lines[0].startswith("penstock: ")
+    assert any(f'File "{tmp_path}/odd_shop.py"' in line for line in worker.lines)
+    assert not any("penstock/" in line or "importlib" in line for line in worker.lines)
+
+
+def test_unreadable_source_is_told_with_its_line(url: str, tmp_path: Path) -> None:
+    (tmp_path / "torn_shop.py").write_text("x = 1\nfor\n")
+    with working(url, app="torn_shop:app", cwd=tmp_path) as worker:
+        assert worker.wait() == 2
+    assert worker.lines == [
+        f"penstock: 'torn_shop:app' cannot be imported: invalid syntax in line 2 of {tmp_path}/torn_shop.py."
+    ]
+
+
+def test_wrong_application_is_told_in_one_line(url: str, tmp_path: Path) -> None:
+    with working(url, app="nowhere_shop:app", cwd=tmp_path) as worker:
+        assert worker.wait() == 2
+    assert worker.lines == [f"penstock: There is no module 'nowhere_shop' in {tmp_path} or where Python looks."]
+
+
+@pytest.mark.parametrize("where", ["no/such/folder/store.db", "folder", "text.db"])
+def test_store_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, where: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.db").write_text("this is no database, but a long enough text to be taken for one" * 20)
+    with working(f"sqlite:///{tmp_path}/{where}") as worker:
+        assert worker.wait(timeout=15) == 3
+    (line,) = worker.lines
+    assert line.startswith(f"penstock: {tmp_path}/{where.partition('/')[0]}")
