@@ -1,0 +1,165 @@
+"""`penstock doctor`."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+
+from penstock.cli.access import reaches_store, store
+from penstock.cli.exits import FAILED
+from penstock.cli.screen import as_json, number, show, tame, write_json
+from penstock.cli.serving import live_workers, unserved
+from penstock.cli.versions import own_version
+from penstock.client import Penstock
+from penstock.engine import Counts, EngineInfo, Finding, WorkerView
+from penstock.engines.open import examine, without_password
+from penstock.model.durations import spell
+from penstock.model.errors import EngineError
+from penstock.model.states import State
+
+__all__ = ["doctor"]
+
+#: How many tasks without a worker are told one by one.
+_MOST_TOLD = 5
+_STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
+_PROMISES = {
+    "D0": "lost with the store's process",
+    "D1": "survives kills of any process, not power loss",
+    "D2": "survives power loss",
+    "D3": "survives the loss of the machine",
+}
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Also read the whole store for damage.")
+@reaches_store
+@as_json
+@click.pass_context
+def doctor(ctx: click.Context, deep: bool, as_json: bool) -> None:
+    """Examine the store and everything around it; say for each thing what was found and the way out.
+
+    Nothing is changed. The exit status is 1 if there are faults; warnings alone leave it 0.
+
+    With --json, one document: {"url": ..., "findings": [{"subject", "verdict", "found", "remedy"}, ...]}.
+    """
+    with store(ctx) as app:
+        url = without_password(app.settings.url)
+        findings = list(_examine(app, deep))
+    if as_json:
+        write_json({"url": url, "findings": findings})
+    else:
+        _show(url, findings)
+    if any(finding.verdict == "fault" for finding in findings):
+        ctx.exit(FAILED)
+
+
+def _examine(app: Penstock, deep: bool) -> Iterator[Finding]:
+    yield Finding("penstock", "ok", f"{own_version()} on Python {platform.python_version()}, {platform.platform()}")
+    outside = examine(app.settings.url, deep=deep)
+    yield from outside.findings
+    if not outside.exists or outside.schema != outside.known_schema:
+        return  # opening it would make it, or bring it to another schema
+    if any(finding.subject == "lock" and finding.verdict == "fault" for finding in outside.findings):
+        return  # it would only wait in vain
+    try:
+        yield from _inside(app)
+    except EngineError as error:
+        yield Finding("store", "fault", str(error), "Mend the faults above, then examine it again.")
+
+
+def _inside(app: Penstock) -> Iterator[Finding]:
+    engine = app.engine
+    workers, counts = engine.workers(), engine.counts()
+    yield _durability(engine.describe())
+    yield from _workers(workers)
+    yield from _unserved(workers, counts)
+    yield from _paused(app)
+    yield _buried(counts)
+
+
+def _durability(info: EngineInfo) -> Finding:
+    late = f"; {info.late_results:,} late results refused so far" if info.late_results else ""
+    return Finding("durability", "ok", f"{info.durability}: an accepted job {_PROMISES[info.durability]}{late}")
+
+
+def _workers(workers: list[WorkerView]) -> Iterator[Finding]:
+    live = [worker for worker in workers if worker.lease_left_ms > 0]
+    if live:
+        told = ", ".join(f"pid {worker.info.pid} on {worker.info.host}" for worker in live[:5])
+        more = f" and {len(live) - 5} more" if len(live) > 5 else ""
+        yield Finding("workers", "ok", f"{len(live)} live: {told}{more}")
+    else:
+        yield Finding("workers", "warning", "none is alive", "Start one with `penstock worker -A module:app`.")
+    for worker in workers:
+        if worker.lease_left_ms == 0:
+            held = number(worker.running, "job")
+            found = f"the lease of pid {worker.info.pid} on {worker.info.host} has lapsed; it holds {held}"
+            remedy = "Its jobs are handed on as soon as any worker runs."
+            yield Finding("workers", "warning", found, remedy)
+
+
+def _unserved(workers: list[WorkerView], counts: list[Counts]) -> Iterator[Finding]:
+    """Find ready jobs that no live worker would take."""
+    live, waiting = live_workers(workers), unserved(workers, counts)
+    if not waiting:
+        yield Finding("tasks", "ok", "every ready job has a live worker that knows its task")
+    elif not live:
+        yield Finding("tasks", "warning", f"{_ready(waiting)} with nobody to run them", "Start a worker.")
+        return
+    for one in waiting[:_MOST_TOLD]:
+        known = any(one.task in info.tasks for info in live)
+        lack = f"serves queue {one.queue!r}" if known else f"knows task {one.task!r}"
+        remedy = f"Start a worker with -Q {one.queue}." if known else "Start a worker of the application that has it."
+        yield Finding("tasks", "warning", f"{_ready([one])} of {one.task}: no live worker {lack}", remedy)
+    if more := waiting[_MOST_TOLD:]:
+        found = f"{_ready(more)} of {number(len(more), 'more task')} that no live worker takes"
+        yield Finding("tasks", "warning", found, "`penstock jobs list --state ready` shows them.")
+
+
+def _ready(counts: list[Counts]) -> str:
+    return number(sum(one.states[State.READY] for one in counts), "ready job")
+
+
+def _paused(app: Penstock) -> Iterator[Finding]:
+    queues = app.engine.queues()
+    for queue in queues:
+        if queue.paused:
+            oldest = "" if queue.oldest_ms is None else f", the oldest ready for {spell(queue.oldest_ms / 1000)}"
+            found = f"{queue.name} is paused with {queue.unfinished:,} unfinished jobs{oldest}"
+            yield Finding("queues", "warning", found, f"Run `penstock queues resume {queue.name}`.")
+    if not any(queue.paused for queue in queues):
+        yield Finding("queues", "ok", f"{len(queues)} in use, none paused")
+
+
+def _buried(counts: list[Counts]) -> Finding:
+    tasks: Counter[str] = Counter()
+    for one in counts:
+        tasks[one.task] += one.states.get(State.BURIED, 0)
+    total = tasks.total()
+    if not total:
+        return Finding("buried", "ok", "no job is buried")
+    worst = ", ".join(f"{number:,} of {task}" for task, number in tasks.most_common(5) if number)
+    return Finding(
+        "buried", "warning", f"{number(total, 'job')}: {worst}", "See them with `penstock jobs list --state buried`."
+    )
+
+
+def _show(url: str, findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = Table.grid(padding=(0, 2))
+    listed.add_column(no_wrap=True)
+    listed.add_column(no_wrap=True)
+    listed.add_column(overflow="fold")
+    for finding in findings:
+        listed.add_row(
+            Text(finding.verdict, style=_STYLES[finding.verdict]), finding.subject, Text(tame(finding.found))
+        )
+        if finding.remedy and finding.verdict != "ok":
+            listed.add_row("", "", Text(f"→ {finding.remedy}", style="dim"))
+    show(Text(url, style="bold"))
+    show(listed)
+    counted = Counter(finding.verdict for finding in findings)
+    click.echo(f"{number(counted['fault'], 'fault')}, {number(counted['warning'], 'warning')}.")

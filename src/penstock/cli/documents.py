@@ -1,0 +1,110 @@
+"""The JSON that `--json` writes of jobs, queues and workers: times in ISO 8601, null where there is no value."""
+
+from typing import Any
+
+from msgspec import Raw
+
+from penstock.cli.screen import moment
+from penstock.engine import QueueInfo, WorkerView
+from penstock.model.codec import decode_envelope
+from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
+from penstock.model.job import ErrorInfo, Job
+
+__all__ = ["arguments_of", "job_document", "queue_document", "worker_document"]
+
+
+def arguments_of(job: Job) -> tuple[bytes, bytes] | str:
+    """Give a job's positional and named arguments as JSON, or why they cannot be read."""
+    try:
+        envelope = decode_envelope(job.envelope, job.crc)
+    except (EnvelopeCorrupt, EnvelopeTooNew) as error:
+        return str(error)
+    if envelope.enc is not None:
+        return f"They are encrypted ({envelope.enc})."
+    return bytes(envelope.args), bytes(envelope.kwargs)
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """Give one job without its log; `history` holds failed attempts, oldest first."""
+    arguments = arguments_of(job)
+    args, kwargs = (None, None) if isinstance(arguments, str) else (Raw(arguments[0]), Raw(arguments[1]))
+    counters, details = job.counters, job.details
+    return {
+        "id": job.id,
+        "state": job.state,
+        "task": job.task,
+        "queue": job.queue,
+        "priority": job.priority,
+        "args": args,
+        "kwargs": kwargs,
+        "tags": details.tags,
+        "attempts": counters.attempts,
+        "failures": counters.failures,
+        "max_attempts": job.policy.max_attempts,
+        "crashes": counters.crashes,
+        "interruptions": counters.interruptions,
+        "losses": counters.losses,
+        "snoozes": counters.snoozes,
+        "suspect": counters.suspect,
+        "claims": job.claim_number,
+        "cancel_requested": job.cancel_requested,
+        "created_at": moment(job.created_ms),
+        "due_at": moment(job.due_ms),
+        "expires_at": moment(job.expires_ms),
+        "claimed_at": moment(job.claimed_ms),
+        "ended_at": moment(job.ended_ms),
+        "ran_ms": job.ran_us / 1000,
+        "progress": job.progress,
+        "result": None if job.result is None else Raw(job.result),
+        "degraded": job.degraded,
+        "error": _error(job.error),
+        "history": [_error(error) for error in job.history],
+        "process": job.process,
+        "parent_job": details.parent_job,
+        "unique_key": None if details.unique is None else details.unique.key,
+        "idempotency_key": details.idempotency_key,
+    }
+
+
+def queue_document(queue: QueueInfo, states: dict[str, int]) -> dict[str, Any]:
+    return {
+        "name": queue.name,
+        "paused": queue.paused,
+        "max_jobs": queue.max_jobs,
+        "unfinished": queue.unfinished,
+        "ended_per_second": round(queue.rate, 3),
+        "oldest_ready_ms": queue.oldest_ms,
+        "states": states,
+    }
+
+
+def worker_document(worker: WorkerView) -> dict[str, Any]:
+    info = worker.info
+    return {
+        "id": info.id,
+        "host": info.host,
+        "pid": info.pid,
+        "version": info.version,
+        "queues": info.queues,
+        "tasks": info.tasks,
+        "slots": info.slots,
+        "processes": worker.processes,
+        "running": worker.running,
+        "draining": worker.drain,
+        "lease_left_ms": worker.lease_left_ms,
+        "enrolled_at": moment(worker.enrolled_ms),
+    }
+
+
+def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {
+        "kind": error.kind,
+        "type": error.type,
+        "message": error.message,
+        "traceback": error.traceback,
+        "attempt": error.attempt,
+        "at": moment(error.at_ms or None),
+        "worker": error.worker,
+    }

@@ -1,0 +1,195 @@
+"""`penstock jobs show`."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from penstock.cli.access import existing_store, reaches_store
+from penstock.cli.documents import arguments_of, job_document
+from penstock.cli.screen import ago, as_json, brief, moment, show, state_text, tame, write_json
+from penstock.model.durations import spell
+from penstock.model.errors import JobNotFound
+from penstock.model.job import ErrorInfo, Job, JobId
+from penstock.model.states import Cause, State, sources
+
+__all__ = ["show_job"]
+
+_Line = tuple[str, Any]
+
+_COMMANDS = {
+    Cause.KICK: ("kick", "make it ready now, with fresh counters"),
+    Cause.EDIT: ("edit", "change its arguments, queue or priority"),
+    Cause.RESCHEDULE: ("reschedule", "let it wait"),
+    Cause.CANCEL: ("cancel", "end it, or ask it to stop if it runs"),
+    Cause.BURY: ("bury", "take it out of circulation"),
+    Cause.DELETE: ("delete", "forget it"),
+}
+_EXAMPLES = {"edit": " --args '[...]'", "reschedule": " --delay 1h"}
+
+
+@click.command("show")
+@click.argument("id")
+@reaches_store
+@as_json
+@click.pass_context
+def show_job(ctx: click.Context, id: str, as_json: bool) -> None:
+    """Show all that is known of a job: arguments, what it went through, its log, its result.
+
+    With --json, one document: the job as in `jobs list`, and "log" by attempt.
+    """
+    with existing_store(ctx) as app:
+        job = app.engine.get([JobId(id)])[0]
+        if job is None:
+            raise JobNotFound(id)
+        log = app.engine.log(job.id)
+    if as_json:
+        write_json({**job_document(job), "log": {str(attempt): text for attempt, text in log.items()}})
+    else:
+        _show(job, log)
+
+
+def _show(job: Job, log: dict[int, str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="bold", no_wrap=True)
+    head.add_column(overflow="fold")
+    for label, value in _head(job, time.time_ns() // 1_000_000):
+        head.add_row(label, value if isinstance(value, Text) else Text(tame(str(value))))
+    show(head)
+    for title, text in (*_payload(job), *_errors(job), *_logs(log), ("next", _next(job))):
+        click.echo()
+        show(Text(tame(title), style="bold"))
+        click.echo(tame(text.rstrip("\n"), keep="\n\t"))
+
+
+def _head(job: Job, now_ms: int) -> Iterator[_Line]:
+    yield "id", job.id
+    yield "state", state_text(job.state) + _addition(job)
+    yield "task", job.task
+    yield "queue", f"{job.queue}, priority {job.priority}"
+    if job.details.tags:
+        yield "tags", ", ".join(job.details.tags)
+    yield "tries", _tries(job)
+    for label, at_ms in (("enqueued", job.created_ms), ("due", job.due_ms), ("expires", job.expires_ms)):
+        if at_ms is not None:
+            yield label, _when(at_ms, now_ms)
+    if job.claimed_ms is not None:
+        waited = f", waited {spell(_waited_s(job))}" if job.claim_number == 1 else ""
+        yield "started" if job.claim_number == 1 else "last start", _when(job.claimed_ms, now_ms) + waited
+    if job.ended_ms is not None:
+        ran = f", ran {spell(job.ran_us / 1_000_000)}" if job.ran_us else ""
+        yield "ended", _when(job.ended_ms, now_ms) + ran
+    if job.process is not None:
+        yield "process", job.process
+    yield from _relations(job)
+    yield from _progress(job)
+
+
+def _relations(job: Job) -> Iterator[_Line]:
+    details = job.details
+    for label, value in (
+        ("parent job", details.parent_job),
+        ("unique key", details.unique and details.unique.key),
+        ("idempotency", details.idempotency_key),
+        ("fallback", job.degraded),
+    ):
+        if value:
+            yield label, value
+
+
+def _progress(job: Job) -> Iterator[_Line]:
+    progress = job.progress
+    if progress is not None:
+        total = f" of {progress.total:g} ({progress.done / progress.total:.0%})" if progress.total else ""
+        yield "progress", f"{progress.done:g}{total} {progress.note}".rstrip()
+
+
+def _addition(job: Job) -> str:
+    if job.state is State.RUNNING and job.cancel_requested:
+        return ", asked to stop"
+    return ", runs alone in a process of its own" if job.counters.runs_alone and not job.state.is_final else ""
+
+
+def _tries(job: Job) -> str:
+    """Tell what a job has been through, leaving out what never happened."""
+    counters = job.counters
+    started = counters.attempts + (job.state is State.RUNNING)
+    told = [f"{started} started, {counters.failures} of at most {job.policy.max_attempts} failed"]
+    if counters.crashes:
+        told.append(f"{counters.crashes} of at most {job.policy.max_crashes} crashed")
+    for count, what in (
+        (counters.interruptions, "interrupted"),
+        (counters.losses, "lost"),
+        (counters.snoozes, "snoozed"),
+    ):
+        if count:
+            told.append(f"{count} {what}")
+    return ", ".join(told)
+
+
+def _when(at_ms: int, now_ms: int) -> str:
+    distance = ago(at_ms, now_ms)
+    return f"{moment(at_ms)} ({distance if distance.startswith('in ') else distance + ' ago'})"
+
+
+def _waited_s(job: Job) -> float:
+    return max(0, (job.claimed_ms or 0) - job.created_ms) / 1000
+
+
+def _payload(job: Job) -> Iterator[tuple[str, str]]:
+    arguments = arguments_of(job)
+    if isinstance(arguments, str):
+        yield "arguments", arguments
+    else:
+        args, kwargs = arguments
+        if args != b"[]" or kwargs == b"{}":
+            yield "arguments", _pretty(args)
+        if kwargs != b"{}":
+            yield "named arguments", _pretty(kwargs)
+    if job.result is not None:
+        yield "result", _pretty(job.result)
+
+
+def _pretty(data: bytes) -> str:
+    """Write short JSON on one line and long JSON on many."""
+    try:
+        text = msgspec.json.format(data, indent=0).decode()
+        return text if len(text) <= 100 else msgspec.json.format(data, indent=2).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return repr(data)
+
+
+def _errors(job: Job) -> Iterator[tuple[str, str]]:
+    for number, error in enumerate(job.history, 1):
+        yield f"failure {number} of {len(job.history)}: {_circumstances(error)}", error.traceback or brief(error)
+
+
+def _circumstances(error: ErrorInfo) -> str:
+    parts = [error.kind]
+    parts += [f"attempt {error.attempt}"] if error.attempt else []
+    parts += [str(moment(error.at_ms))] if error.at_ms else []
+    parts += [f"process {error.worker}"] if error.worker else []
+    return ", ".join(parts)
+
+
+def _logs(log: dict[int, str]) -> Iterator[tuple[str, str]]:
+    for attempt, text in log.items():
+        yield f"log of attempt {attempt}", text
+
+
+def _next(job: Job) -> str:
+    """Give the commands that its state allows."""
+    possible = [words for cause, words in _COMMANDS.items() if job.state in sources(cause) and _applies(cause, job)]
+    lines = [(f"penstock jobs {verb} {job.id}{_EXAMPLES.get(verb, '')}", why) for verb, why in possible]
+    width = max((len(line) for line, _ in lines), default=0)
+    return "\n".join(f"  {line:<{width}}  # {why}" for line, why in lines)
+
+
+def _applies(cause: Cause, job: Job) -> bool:
+    """Running jobs are buried by what they raise, not by hand."""
+    return not (cause is Cause.BURY and job.state is State.RUNNING)

@@ -1,0 +1,74 @@
+"""Which jobs a command speaks of: a filter of options, and the pages of the jobs that match it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+from msgspec.structs import replace
+
+from penstock.engine import MOST_AT_ONCE, Engine, Filter, Page
+from penstock.model.states import State
+
+__all__ = ["count_matching", "filtered", "make_filter", "matching"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def filtered(command: F) -> F:
+    """Give a command the options that choose jobs: queue, states, task, tag, text."""
+    options = (
+        click.option("--queue", "-q", metavar="QUEUE", help="Only jobs of this queue."),
+        click.option(
+            "--state",
+            "-s",
+            "states",
+            multiple=True,
+            type=click.Choice([str(state) for state in State]),
+            metavar="STATE",
+            help=f"Only jobs in this state: {', '.join(State)}; may be given several times.",
+        ),
+        click.option("--task", "-t", metavar="TASK", help="Only jobs of this task."),
+        click.option("--tag", metavar="TAG", help="Only jobs with this tag."),
+        click.option("--text", metavar="TEXT", help="Only jobs with this text in id, task, arguments or last error."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_filter(
+    queue: str | None, states: tuple[str, ...], task: str | None, tag: str | None, text: str | None
+) -> Filter:
+    """Make a filter of what `filtered` collected."""
+    return Filter(queue=queue, states=frozenset(map(State, states)) if states else None, task=task, tag=tag, text=text)
+
+
+def matching(engine: Engine, which: Filter, limit: int | None = None) -> Iterator[Page]:
+    """Give matching jobs page by page, newest first.
+
+    Jobs that are added meanwhile do not appear, so changing what was found comes to an end.
+    """
+    left = limit
+    before = which.before
+    while left is None or left > 0:
+        size = MOST_AT_ONCE if left is None else min(left, MOST_AT_ONCE)
+        page = engine.find(replace(which, before=before, limit=size))
+        yield page
+        left = None if left is None else left - len(page.jobs)
+        before = page.next
+        if before is None:
+            return
+
+
+def count_matching(engine: Engine, which: Filter) -> Counter[State]:
+    """Count matching jobs by state; from the store's own counts where the filter allows it."""
+    found: Counter[State] = Counter()
+    if which.tag is not None or which.text is not None:
+        for page in matching(engine, which):
+            found.update(job.state for job in page.jobs)
+        return found
+    for one in engine.counts():
+        if which.queue in (None, one.queue) and which.task in (None, one.task):
+            found.update({state: n for state, n in one.states.items() if which.states is None or state in which.states})
+    return found

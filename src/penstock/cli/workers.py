@@ -1,0 +1,86 @@
+"""`penstock workers`."""
+
+import time
+
+import click
+
+from penstock.cli.access import existing_store, reaches_store
+from penstock.cli.documents import worker_document
+from penstock.cli.exits import FAILED
+from penstock.cli.screen import Cell, Column, ago, as_json, show_table, styled, write_json
+from penstock.engine import WorkerView
+from penstock.model.durations import spell
+
+__all__ = ["workers"]
+
+
+@click.group()
+def workers() -> None:
+    """List and drain workers."""
+
+
+@workers.command("list")
+@reaches_store
+@as_json
+@click.pass_context
+def list_workers(ctx: click.Context, as_json: bool) -> None:
+    """List the workers that are alive.
+
+    With --json, one document: {"workers": [...]}.
+    """
+    with existing_store(ctx) as app:
+        found = app.workers()
+    if as_json:
+        write_json({"workers": [worker_document(worker) for worker in found]})
+    elif not found:
+        click.echo("No worker is alive. Start one with `penstock worker -A module:app`.", err=True)
+    else:
+        _show(found)
+
+
+def _show(found: list[WorkerView]) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    columns = (
+        Column("worker", whole=True),
+        "host",
+        Column("pid", whole=True, right=True),
+        "queues",
+        Column("tasks", whole=True, right=True),
+        Column("running", whole=True, right=True),
+        Column("up", whole=True, right=True),
+        Column("lease", whole=True, right=True),
+        Column("", whole=True),
+    )
+    show_table(columns, [_row(worker, now_ms) for worker in found])
+
+
+def _row(worker: WorkerView, now_ms: int) -> tuple[Cell, ...]:
+    info = worker.info
+    return (
+        info.id,
+        info.host,
+        str(info.pid),
+        "all" if info.queues is None else ", ".join(info.queues),
+        str(len(info.tasks)),
+        f"{worker.running:,}",
+        ago(worker.enrolled_ms, now_ms),
+        spell(worker.lease_left_ms / 1000) if worker.lease_left_ms else styled("lapsed", "red"),
+        styled("draining", "yellow") if worker.drain else "",
+    )
+
+
+@workers.command()
+@click.argument("ids", nargs=-1, required=True, metavar="WORKER...")
+@reaches_store
+@click.pass_context
+def drain(ctx: click.Context, ids: tuple[str, ...]) -> None:
+    """Ask workers to finish what they have and end."""
+    with existing_store(ctx) as app:
+        known = app.engine.drain(ids)
+    for id in known:
+        click.echo(f"{id} finishes what it has and ends.")
+    for id in ids:
+        if id not in known:
+            click.echo(f"No worker has the id {id!r}; `penstock workers list` shows them.", err=True)
+    if len(known) < len(ids):
+        ctx.exit(FAILED)

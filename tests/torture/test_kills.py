@@ -1,0 +1,127 @@
+"""SIGKILL at random points of producers, workers and their supervisors: what was accepted is done, once and for all."""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from penstock.engine import WorkerInfo
+from penstock.engines.open import open_engine
+from penstock.model.job import ProcessId
+from tests.torture import mines
+from tests.torture.evidence import Evidence
+from tests.torture.processes import await_true
+from tests.torture.records import QUEUES
+from tests.torture.torment import Kill, Torment
+from tests.worker.harness import working
+
+MOST_WAITING = 2000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_three_hundred_kills_lose_nothing_and_accept_nothing_stale(folder: Path) -> None:
+    torment(folder, kills=300, jobs=20_000)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_two_thousand_kills_lose_nothing_and_accept_nothing_stale(folder: Path) -> None:
+    torment(folder, kills=2000, jobs=100_000)
+
+
+def torment(folder: Path, *, kills: int, jobs: int) -> None:
+    seed = os.environ.get("TORTURE_SEED") or str(random.SystemRandom().randrange(10**6))
+    print(f"\nseed {seed}; $TORTURE_SEED sets it")
+    url = f"sqlite:///{folder}/store.db"
+    _limit_queues(url)
+    began = time.monotonic()
+    with Torment(folder, seed) as killer:
+        killer.run(kills, jobs)
+        killer.finish()
+    tormented = time.monotonic()
+    _drain(url)
+    late = _settle_leases(url)
+    evidence = Evidence(folder)
+    heard = (folder / "log").read_text(errors="replace").count("late result refused")
+    report = "\n".join(
+        [
+            f"seed {seed}; {len(killer.kills)} kills",
+            *_table(killer.kills, evidence),
+            f"{len(evidence.accepted_names()):,} jobs accepted, {len(evidence.ended):,} ended,"
+            f" {sum(evidence.began.values()):,} runs; {late} late results refused, {heard} of them logged",
+            f"{tormented - began:.0f} s of kills, {time.monotonic() - tormented:.0f} s to drain and look",
+        ]
+    )
+    print(report)
+    _assert_sound(evidence, report)
+    _assert_telling(killer.kills, evidence, report)
+
+
+def _limit_queues(url: str) -> None:
+    """Let producers stay ahead of the workers, but not by far."""
+    engine = open_engine(url)
+    for queue in QUEUES:
+        engine.alter_queue(queue, max_jobs=MOST_WAITING)
+    engine.close()
+
+
+def _drain(url: str) -> None:
+    with working(
+        url, app="tests.torture.jobs:app", burst=True, processes=2, slots=4, lease="2s", log_level="warning"
+    ) as worker:
+        assert worker.wait(120) == 0
+
+
+def _settle_leases(url: str) -> int:
+    """Let the leases of the killed lapse; give how many late results the store has refused."""
+    engine, tender = open_engine(url), ProcessId("the last one")
+    engine.enrol(WorkerInfo(id="the last one", lease_ms=60_000), [tender])
+    await_true(lambda: not engine.tend(tender).taken and len(engine.workers()) == 1, "dead leases lapse")
+    engine.renew(tender, [tender])
+    late = engine.describe().late_results
+    engine.close()
+    return late
+
+
+def _assert_sound(evidence: Evidence, report: str) -> None:
+    assert evidence.integrity == [("ok",)], report
+    assert Counter(job.state for job in evidence.ended.values()).keys() == {"succeeded"}, report
+    assert evidence.accepted_names() <= evidence.ended.keys(), report
+    assert {name for name, count in evidence.names.items() if count > 1} == set(), report
+    assert evidence.torn() == [], report
+    assert evidence.stale() == [], report
+    assert evidence.counted == evidence.recounted, report
+    assert evidence.left == {"jobs": 0, "ready": 0, "claims": 0, "processes": 1, "workers": 1}, report
+
+
+def _assert_telling(kills: Sequence[Kill], evidence: Evidence, report: str) -> None:
+    """The kills must have fallen on what they are meant to try."""
+    assert sum(1 for kill in kills if kill.running or kill.undelivered) >= 30, report
+    assert sum(1 for kill in kills if kill.waiting) >= 30, report
+    assert len(_unacknowledged(kills, evidence)) >= 10, report
+    points = Counter(kill.point for kill in kills)
+    assert all(points[point.replace(" ", "-")] >= 5 for point in mines.POINTS), report
+
+
+def _unacknowledged(kills: Sequence[Kill], evidence: Evidence) -> set[int]:
+    """Give the killed producers of which a commit stands that they never heard of."""
+    producers = {evidence.attempted[batch][0] for batch in evidence.stored_unacknowledged()}
+    return producers & {kill.pid for kill in kills if kill.role == "producer"}
+
+
+def _table(kills: Sequence[Kill], evidence: Evidence) -> list[str]:
+    """Say who was killed where, and what these kills found."""
+    unacknowledged = _unacknowledged(kills, evidence)
+    lines = [f"{'who':<12}{'where':<16}{'kills':>7}{'started':>9}{'claimed':>9}{'unheard':>9}"]
+    for role, point in sorted({(kill.role, kill.point) for kill in kills}):
+        these = [kill for kill in kills if (kill.role, kill.point) == (role, point)]
+        started = sum(1 for kill in these if kill.running or kill.undelivered)
+        claimed = sum(1 for kill in these if kill.waiting)
+        unheard = sum(1 for kill in these if kill.pid in unacknowledged)
+        lines.append(f"{role:<12}{point or 'anywhere':<16}{len(these):>7}{started:>9}{claimed:>9}{unheard:>9}")
+    return lines

@@ -1,0 +1,235 @@
+"""Workers and producers on one file, and a killer among them who looks at what he finds before he kills."""
+
+import json
+import os
+import random
+import select
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from msgspec import Struct
+
+from tests.torture.processes import Process, await_true, workers_processes
+from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, PROCESSES, Trail
+
+ROOT = Path(__file__).parents[2]
+SUPERVISORS, PRODUCERS = 2, 2
+SHARES = {"process": 0.48, "supervisor": 0.17, "producer": 0.35}
+SETTINGS = {
+    "app": "tests.torture.jobs:app",
+    "lease": "2s",
+    "slots": 2,
+    "children": 2,
+    "shutdown_timeout": "5s",
+    "log_level": "warning",
+}
+#: How often, and how long, the killer waits until his victim is at work.
+PATIENCE, PATIENCE_S = 0.75, 1.0
+LONGEST_PAUSE_MS = 25
+
+
+class Kill(Struct, frozen=True):
+    """One kill: who died, by whose hand, and what the store says it held then.
+
+    Attributes:
+        point: the crash point at which it killed itself; empty if it was killed from outside.
+        running: claims whose code had begun and not ended.
+        undelivered: claims whose code had ended.
+        waiting: claims whose code had not begun.
+    """
+
+    pid: int
+    role: str
+    point: str = ""
+    running: int = 0
+    undelivered: int = 0
+    waiting: int = 0
+
+
+class Torment:
+    """Keeps supervisors and producers alive, and kills them."""
+
+    def __init__(self, folder: Path, seed: str) -> None:
+        self._folder, self._seed, self._dice = folder, seed, random.Random(seed)
+        self._log = (folder / "log").open("ab")
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.torture.nursery"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", FOLDER: str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        self._living: list[Process] = []
+        self._effects, self._blown = Trail(folder / EFFECTS), Trail(folder / BLOWN)
+        self._processes, self._accepted = Trail(folder / PROCESSES), Trail(folder / ACCEPTED)
+        self._attempted = Trail(folder / ATTEMPTED)
+        self._looking: sqlite3.Connection | None = None
+        self._pids: dict[str, int] = {}
+        self._stage: dict[int, str] = {}
+        self._busy: set[int] = set()
+        self._size_of: dict[str, int] = {}
+        self.accepted = 0
+        self.kills: list[Kill] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._living:
+            process.kill()
+            process.close()
+        if self._looking is not None:
+            self._looking.close()
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        self._nursery.stdin.close()
+        self._nursery.wait()
+        self._nursery.stdout.close()
+        self._log.close()
+
+    # -- the torment -------------------------------------------------------------------------------------------------
+
+    def run(self, kills: int, jobs: int) -> None:
+        """Go on until there were so many kills and accepted jobs."""
+        while len(self.kills) < kills or self.accepted < jobs:
+            self._staff()
+            if len(self.kills) >= kills:
+                self._wait_ms(LONGEST_PAUSE_MS)
+            else:
+                self._kill(self._dice.choices(list(SHARES), list(SHARES.values()))[0])
+            self._count()
+
+    def finish(self) -> None:
+        """Let producers end what they are at, then kill the supervisors."""
+        (self._folder / ENOUGH).touch()
+        for process in self._living:
+            if process.role == "producer":
+                await_true(process.has_ended, f"{process} ends")
+        for process in self._living:
+            if process.role == "supervisor":
+                self._kill_worker(process)
+        self._count()
+
+    def _staff(self) -> None:
+        for process in [process for process in self._living if process.has_ended()]:
+            self._living.remove(process)
+            process.close()
+        roles = Counter(process.role for process in self._living)
+        for number in range(roles["supervisor"], SUPERVISORS):
+            self._hire("supervisor", settings=SETTINGS | {"processes": 1 + number})
+        for _ in range(roles["producer"], PRODUCERS):
+            self._hire("producer")
+
+    def _hire(self, role: str, **order: Any) -> None:
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        order |= {"role": role, "seed": f"{self._seed} {self._dice.random()}"}
+        self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+        self._nursery.stdin.flush()
+        pid = int(self._nursery.stdout.readline())
+        with suppress(ProcessLookupError):
+            self._living.append(Process(pid, role))
+
+    def _await_work(self, victim: Process) -> None:
+        """Wait, if in the mood, until the victim is at work, and then for a moment that nothing chooses."""
+        if self._dice.random() < PATIENCE:
+            until = time.monotonic() + PATIENCE_S
+            while not self._is_at_work(victim) and not victim.has_ended() and time.monotonic() < until:
+                self._wait_ms(5)
+        self._wait_ms(self._dice.uniform(0, LONGEST_PAUSE_MS))
+
+    def _is_at_work(self, victim: Process) -> bool:
+        self._follow()
+        self._count()
+        return not self._busy.isdisjoint([victim.pid, *victim.children()])
+
+    def _wait_ms(self, milliseconds: float) -> None:
+        """Wait, but not when one of the living ends by itself."""
+        select.select([process.descriptor for process in self._living], [], [], milliseconds / 1000)
+
+    # -- kills -------------------------------------------------------------------------------------------------------
+
+    def _kill(self, role: str) -> None:
+        living = [process for process in self._living if process.role == role]
+        if role == "process":
+            living = [one for boss in self._living if boss.role == "supervisor" for one in workers_processes(boss)]
+        if living:
+            victim = self._dice.choice(living)
+            self._await_work(victim)
+            self._kill_one(victim)
+        if role == "process":
+            for process in living:
+                process.close()
+
+    def _kill_one(self, victim: Process) -> None:
+        match victim.role:
+            case "supervisor":
+                self._kill_worker(victim)
+            case "process":
+                victim.freeze()
+                kill = self._look(victim, [victim])
+                victim.kill()
+                self._book(kill)
+            case _:
+                victim.kill()
+                self._book(Kill(victim.pid, victim.role))
+
+    def _kill_worker(self, supervisor: Process) -> None:
+        """Kill a supervisor; its processes end with it, which the kernel sees to."""
+        supervisor.freeze()
+        processes = workers_processes(supervisor)
+        for process in processes:
+            process.freeze()
+        kill = self._look(supervisor, processes)
+        supervisor.kill()
+        for process in processes:
+            await_true(process.has_ended, f"{process} ends with {supervisor}")
+            process.close()
+        self._book(kill)
+
+    def _look(self, victim: Process, processes: list[Process]) -> Kill:
+        """See what stopped processes hold by the store, and how far each of these jobs has come."""
+        self._follow()
+        pids = {process.pid for process in processes}
+        ids = [id for id, pid in self._pids.items() if pid in pids]
+        tokens = [token for id in ids for token in self._held_by(id)]
+        self._follow()
+        stages = Counter(self._stage.get(token, "waiting") for token in tokens)
+        return Kill(victim.pid, victim.role, "", stages["began"], stages["ended"], stages["waiting"])
+
+    def _held_by(self, id: str) -> list[int]:
+        if self._looking is None:
+            self._looking = sqlite3.connect(f"file:{self._folder}/store.db?mode=rw", uri=True, timeout=30)
+            self._looking.execute("PRAGMA query_only = 1")
+            self._looking.execute("PRAGMA wal_autocheckpoint = 0")
+        held = "SELECT token FROM claims WHERE process = (SELECT process FROM processes WHERE id = ?)"
+        return [token for (token,) in self._looking.execute(held, (id,)).fetchall()]
+
+    def _follow(self) -> None:
+        for stage, _, _, token, pid in self._effects.news():
+            self._stage[int(token)] = stage
+            self._busy.add(int(pid))
+        for pid, id in self._processes.news():
+            self._pids[id] = int(pid)
+
+    def _book(self, kill: Kill) -> None:
+        """Book a kill, unless the victim was quicker."""
+        self._count()
+        if kill.pid not in {known.pid for known in self.kills if known.point}:
+            self.kills.append(kill)
+
+    def _count(self) -> None:
+        for pid, role, point in self._blown.news():
+            self.kills.append(Kill(int(pid), role, point))
+        accepted = [batch for (batch,) in self._accepted.news()]  # read first: each was attempted before
+        for pid, batch, size in self._attempted.news():
+            self._busy.add(int(pid))
+            self._size_of[batch] = int(size)
+        self.accepted += sum(self._size_of[batch] for batch in accepted)
