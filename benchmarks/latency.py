@@ -1,0 +1,128 @@
+"""Latency: from the call that enqueues on an idle system to the first line of the job, and from a cold start."""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from itertools import count as numbers
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.counting import wait_for
+from benchmarks.figures import Figure, at_most, percentile
+from benchmarks.rival import Rival
+from benchmarks.stores import Store
+from benchmarks.tasks import noop, stamp
+from benchmarks.workers import Tree, consumer, worker
+
+__all__ = ["measure"]
+
+_WARM_UP = 5
+_PAUSE_S = (0.05, 0.15)
+_RUN = numbers()
+Send = Callable[[], Callable[[], int]]
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Give the latency of idle workers, and the time from starting one to its first result."""
+    yield from _idle(bench)
+    yield from _cold(bench)
+
+
+def _idle(bench: Bench) -> Iterator[Figure]:
+    rounds, portion = bench.pick(3, 1), bench.size(100, 40)
+    bench.say(f"latency of idle workers: {rounds * portion} jobs each, one every 50 to 150 ms")
+    store, rivals = Store(bench.file("latency")), _rivals(bench, "latency")
+    store.use()
+    samples: dict[str, list[float]] = {"penstock": [], **{f"huey.{name}": [] for name in rivals}}
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(worker(store.url))
+        others = {name: stack.enter_context(consumer(rival.environment)) for name, rival in rivals.items()}
+        for _ in range(rounds):
+            samples["penstock"] += _latencies_ms(_send_penstock, portion, own)
+            for name, rival in rivals.items():
+                samples[f"huey.{name}"] += _latencies_ms(_sender(rival), portion, others[name])
+    yield _percentile("penstock", "penstock", samples["penstock"], 0.5, 1.5)
+    yield _percentile("penstock", "penstock", samples["penstock"], 0.99, 6.0)
+    for name, rival in rivals.items():
+        title = "huey (default)" if name == "default" else "huey (fsync=True)"
+        yield _percentile(f"huey.{name}", title, samples[f"huey.{name}"], 0.5)
+        yield _percentile(f"huey.{name}", title, samples[f"huey.{name}"], 0.99)
+        rival.close()
+    store.remove()
+
+
+def _percentile(key: str, title: str, samples: list[float], share: float, goal_ms: float | None = None) -> Figure:
+    name = f"p{round(share * 100)}"
+    return Figure.of(
+        f"latency.{key}.{name}",
+        f"{title}, enqueue to start, {name}",
+        "ms",
+        samples,
+        value=percentile(samples, share),
+        goal=None if goal_ms is None else at_most(goal_ms),
+        note=f"{len(samples)} jobs on an idle system",
+    )
+
+
+def _latencies_ms(send: Send, count: int, tree: Tree) -> list[float]:
+    """Enqueue one job after the other with random pauses, then read when each had started.
+
+    The first ones are not counted: huey polls ever more slowly while others have their turn.
+    """
+    sent: list[tuple[int, Callable[[], int]]] = []
+    for _ in range(_WARM_UP + count):
+        time.sleep(random.uniform(*_PAUSE_S))
+        sent.append((time.monotonic_ns(), send()))
+    tree.check()
+    return [(read() - sent_ns) / 1e6 for sent_ns, read in sent[_WARM_UP:]]
+
+
+def _send_penstock() -> Callable[[], int]:
+    job = stamp.enqueue()
+    return lambda: job.result(timeout=10)
+
+
+def _sender(rival: Rival) -> Send:
+    def send() -> Callable[[], int]:
+        result: Any = rival.stamp()
+        return lambda: int(result.get(blocking=True, timeout=10))
+
+    return send
+
+
+def _rivals(bench: Bench, name: str) -> dict[str, Rival]:
+    return {key: Rival(bench.file(f"{name}-{key}"), fsync) for key, fsync in (("default", None), ("fsync", True))}
+
+
+def _cold(bench: Bench) -> Iterator[Figure]:
+    rounds = bench.pick(10, 3)
+    bench.say(f"worker start to first result: {rounds} starts")
+    own = [_start_penstock(bench) for _ in range(rounds)]
+    others = [_start_huey(bench) for _ in range(rounds)]
+    yield Figure.of("latency.start", "penstock worker, start to first result", "s", own, goal=at_most(0.5))
+    yield Figure.of("latency.start.huey", "huey consumer, start to first result", "s", others)
+
+
+def _start_penstock(bench: Bench) -> float:
+    store = Store(bench.file(f"start-{next(_RUN)}"))
+    store.fill(noop, 1)
+    began = time.monotonic()
+    with worker(store.url) as tree:
+        took = _first_result(lambda: store.completed() > 0, tree) - began
+    store.remove()
+    return took
+
+
+def _start_huey(bench: Bench) -> float:
+    rival = Rival(bench.file(f"start-{next(_RUN)}"), None)
+    rival.noop(1)
+    began = time.monotonic()
+    with consumer(rival.environment) as tree:
+        took = _first_result(lambda: rival.completed() > 0, tree) - began
+    rival.close()
+    return took
+
+
+def _first_result(is_there: Callable[[], bool], tree: Tree) -> float:
+    return wait_for(is_there, "the first result", tree=tree, tick_s=0.002)
