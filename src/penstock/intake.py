@@ -56,14 +56,11 @@ class Intake:
             JobRefused: this request was refused; those of others are not touched by it.
             EngineUnavailable: the store did not take it in time; whether it was stored may be unknown.
         """
-        waiter = _Waiter(request, time.monotonic() + self._deadline_s)
+        give_up = time.monotonic() + self._deadline_s
         with shielded():
-            try:
-                self._queued.append(waiter)
-                return _opened(self._answer(waiter))
-            except BaseException:
-                self._withdraw(waiter)
-                raise
+            if not self._queued and self._leading.acquire(blocking=False):
+                return self._add_alone(_Call(request, give_up))
+            return self._add_with_others(_Waiter(request, give_up))
 
     async def aadd(self, request: AddRequest) -> list[Added]:
         """Do `add` without blocking the event loop; what its coroutines ask in one turn is written together.
@@ -87,6 +84,23 @@ class Intake:
             batches.put(None)
 
     # -- threads: a leader and its followers --------------------------------------------------------------------------
+
+    def _add_alone(self, call: "_Call") -> list[Added]:
+        """Write what one caller asks while nobody else does; who comes meanwhile is woken for the next write."""
+        try:
+            self._write([call])
+        finally:
+            self._leading.release()
+            self._wake_next()
+        return _opened(call.answer or [])
+
+    def _add_with_others(self, waiter: "_Waiter") -> list[Added]:
+        try:
+            self._queued.append(waiter)
+            return _opened(self._answer(waiter))
+        except BaseException:
+            self._withdraw(waiter)
+            raise
 
     def _answer(self, waiter: "_Waiter") -> Answer:
         """Wait to be answered, or write for all who are queued.
@@ -134,10 +148,11 @@ class Intake:
                 taken.append(waiter)
 
     def _wake_next(self) -> None:
-        try:
-            self._queued[0].wake()
-        except IndexError:
-            return  # nobody waits
+        if self._queued:
+            try:
+                self._queued[0].wake()
+            except IndexError:
+                return  # the one who waited was withdrawn
 
     def _withdraw(self, waiter: "_Waiter") -> None:
         """Let nobody write or queue it again; the answer reaches no one."""
@@ -153,7 +168,8 @@ class Intake:
     def _write(self, calls: "Sequence[_Call]") -> None:
         """Give each call its answer: of the store, or of its failure once the call's own time is over."""
         pause_s = _FIRST_PAUSE_S
-        self._refuse_late(calls)
+        if self._failed is not None:
+            self._refuse_late(calls, *self._failed)
         while left := [call for call in calls if call.answer is None]:
             try:
                 for call, answer in zip(left, self._engine().add([call.request for call in left]), strict=True):
@@ -183,14 +199,11 @@ class Intake:
                 call.answer = _copy_of(error)
                 self._failed = (time.monotonic(), _copy_of(error))
 
-    def _refuse_late(self, calls: "Sequence[_Call]") -> None:
+    def _refuse_late(self, calls: "Sequence[_Call]", failed_at: float, error: EngineUnavailable) -> None:
         """Answer those who had waited for most of their time when the store was last found unavailable.
 
         One call of an engine may take all the time there is; they would wait for as long again.
         """
-        if self._failed is None:
-            return
-        failed_at, error = self._failed
         for call in calls:
             if call.give_up - failed_at < self._deadline_s / 2:
                 call.answer = _copy_of(error)

@@ -24,12 +24,15 @@ from penstock.model.states import TRANSITIONS, State
 LONGEST_ID = 64
 
 _POLICIES_KEPT = 256
+_NAMES_KEPT = 1024
 
 _queue_name_fits = re.compile(QUEUE_NAME).fullmatch
 _encode = msgspec.json.Encoder().encode
 _decode_policy = msgspec.json.Decoder(Policy).decode
 _decode_details = msgspec.json.Decoder(Details).decode
 
+#: Names that were looked at before; a program has few.
+_fitting_names: set[str] = set()
 #: By identity, because values that are equal need not be stored alike: True equals 1.
 _sound_policies: dict[int, Policy] = {}
 
@@ -150,8 +153,12 @@ def check_id(id: JobId) -> None:
 
 def check_queue(name: str) -> None:
     """Refuse a queue name with anything but 1 to 128 ASCII letters, digits, `_`, `.` and `-`."""
+    if name in _fitting_names:
+        return
     if not _queue_name_fits(name):
         raise ValueError(f"{name!r} is no name of a queue; use {QUEUE_NAME_IN_WORDS}")
+    if len(_fitting_names) < _NAMES_KEPT:
+        _fitting_names.add(name)
 
 
 def check_priority(priority: int) -> None:

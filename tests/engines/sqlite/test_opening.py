@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.engines.sqlite import SqliteEngine
-from penstock.engines.sqlite.store import APPLICATION_ID, schema_version
+from penstock.engines.sqlite.schema import APPLICATION_ID, schema_version
 from penstock.model.errors import (
     EngineReadOnly,
     EngineUnavailable,

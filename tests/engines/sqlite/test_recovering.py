@@ -51,8 +51,8 @@ def test_stored_policy_that_cannot_be_read_is_told_as_damage(tmp_path: Path) -> 
     engine = opened(tmp_path / "store.db")
     enrol(engine)
     add_one(engine)
-    with engine._store.writing() as db:
-        db.execute('UPDATE policies SET body = \'{"backoff":{"kind":"fixed","every_s":"5s"}}\'')
+    spoilt = 'UPDATE policies SET body = \'{"backoff":{"kind":"fixed","every_s":"5s"}}\''
+    engine._store.write(lambda db: db.execute(spoilt))
     with pytest.raises(StoreCorrupt):
         engine.exchange(P1, 1, [], want())
 

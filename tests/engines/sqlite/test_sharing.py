@@ -215,9 +215,7 @@ def hold_the_lock(path: str, seconds: float) -> None:
 def stop_inside_a_transaction(path: str) -> None:
     engine = opened(path)
     engine.counts()
-    with engine._store.writing():
-        tell("inside")
-        wait_for_parent()
+    engine._store.write(lambda _: (tell("inside"), wait_for_parent()))
     add_one(engine, "frozen")
     tell("stored")
 
@@ -262,12 +260,11 @@ def fork_beside_a_transaction(path: str) -> None:
     engine.counts()
     inside = threading.Event()
 
-    def stay() -> None:
-        with engine._store.writing():
-            inside.set()
-            threading.Event().wait()
+    def stay(_: object) -> None:
+        inside.set()
+        threading.Event().wait()
 
-    threading.Thread(target=stay, daemon=True).start()
+    threading.Thread(target=engine._store.write, args=(stay,), daemon=True).start()
     inside.wait()
     child = os.fork()
     if child:

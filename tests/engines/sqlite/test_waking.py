@@ -109,9 +109,8 @@ def test_removed_folder_does_not_keep_news_back(tmp_path: Path) -> None:
 
 def wait_for(path: str, news: str, has_inotify: bool) -> None:
     engine = opened(path)
-    mark = engine._store.writing
-    with mark() as db:
-        seq = db.execute("SELECT count FROM counters WHERE lane = 0 AND what = 0").fetchone()[0]
+    query = "SELECT count FROM counters WHERE lane = 0 AND what = 0"
+    seq = engine._store.write(lambda db: db.execute(query).fetchone()[0])
     engine.counts()
     subjects = {
         "ready": Subject(queues=()),

@@ -13,6 +13,14 @@ from penstock.model.states import State
 _UNKNOWN_DRAIN_S, _SHORTEST_S, _LONGEST_S = 5.0, 0.1, 60.0
 
 
+def add_jobs(step: Step, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+    """Store each request whole or not at all, and give each its own answer."""
+    adding = Adding(step, requests)
+    answers = [adding.request(request) for request in requests]
+    adding.flush()
+    return answers
+
+
 class Adding:
     """The jobs of several requests on their way into one transaction.
 
@@ -36,11 +44,12 @@ class Adding:
 
     def _plain(self, jobs: Sequence[NewJob]) -> list[Added] | PenstockError:
         try:
-            answers = [self._known_answer(job) for job in jobs]
-            self._check_room([job for job, known in zip(jobs, answers, strict=True) if known is None])
+            known = {job.id: self._known_answer(job) for job in jobs if job.id in self._known}
+            if self._step.has_bounds:
+                self._check_room([job for job in jobs if job.id not in known])
         except JobRefused as refusal:
             return refusal
-        return [known or self._store(job) for job, known in zip(jobs, answers, strict=True)]
+        return [known.get(job.id) or self._store(job) for job in jobs]
 
     def flush(self) -> None:
         """Write the gathered jobs."""
@@ -211,12 +220,11 @@ class Adding:
 
 def _is_plain(jobs: Sequence[NewJob]) -> bool:
     """Whether no job of a request can clash with another: no keys, no id twice."""
-    if len(jobs) > 1 and len({job.id for job in jobs}) < len(jobs):
-        return False
-    return all(
-        job.details is NO_DETAILS or (job.details.unique is None and job.details.idempotency_key is None)
-        for job in jobs
-    )
+    for job in jobs:
+        details = job.details
+        if details is not NO_DETAILS and (details.unique is not None or details.idempotency_key is not None):
+            return False
+    return len(jobs) == 1 or len({job.id for job in jobs}) == len(jobs)
 
 
 def _due_ms(job: NewJob, now_ms: int) -> int | None:

@@ -4,7 +4,6 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,11 +34,12 @@ from penstock.engine import (
 from penstock.engines import checks
 from penstock.engines.clock import SystemClock
 from penstock.engines.sqlite import altering, exchanging, leasing, ledger, reading
-from penstock.engines.sqlite.adding import Adding
+from penstock.engines.sqlite.adding import add_jobs
 from penstock.engines.sqlite.ballast import Ballast
 from penstock.engines.sqlite.queries import SQL
+from penstock.engines.sqlite.schema import schema_version
 from penstock.engines.sqlite.step import Catalog, Step, texts
-from penstock.engines.sqlite.store import Store, schema_version
+from penstock.engines.sqlite.store import Store
 from penstock.engines.sqlite.tending import Tending
 from penstock.engines.sqlite.watching import NEWS, Bell, Ears
 from penstock.model.errors import EngineFull, EngineUnavailable, LeaseLost, PenstockError, Unsupported
@@ -104,11 +104,7 @@ class SqliteEngine:
     def add(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
         checks.check_requests(requests, "sqlite", _CAPABILITIES)
         self._check_room()
-        with self._step() as step:
-            adding = Adding(step, requests)
-            answers = [adding.request(request) for request in requests]
-            adding.flush()
-        return answers
+        return self._do(lambda step: add_jobs(step, requests))
 
     def add_within(
         self,
@@ -203,50 +199,45 @@ class SqliteEngine:
     def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
         checks.check_ids(ids)
         checks.check_alteration(alteration)
-        with self._step() as step:
-            return [altering.alter(step, id, alteration) for id in ids]
+        return self._finish(lambda step: [altering.alter(step, id, alteration) for id in ids])
 
     def alter_queue(
         self, name: str, *, paused: bool | None = None, max_jobs: int | None = None, unlimited: bool = False
     ) -> QueueInfo:
         checks.check_queue(name)
-        with self._step() as step:
-            altering.alter_queue(step, name, paused, max_jobs, unlimited)
+        self._finish(lambda step: altering.alter_queue(step, name, paused, max_jobs, unlimited))
         return self._read(lambda db: reading.read_queues(db, self._clock.wall_ms(), name))[0]
 
     def drain(self, workers: Sequence[str]) -> list[str]:
-        with self._step() as step:
-            known = [id for id in workers if step.db.execute(SQL["drain_worker"], (id,)).rowcount]
-            step.db.executemany(SQL["steer_worker"], [(id,) for id in known])
-            step.steer = True
-            return known
+        return self._finish(lambda step: leasing.drain(step, workers))
 
     def close(self) -> None:
         _let_go(self._store, self._bell, self._ears)
 
     # -- within -------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _step(self) -> Iterator[Step]:
-        """Hold one write transaction as a step, and ring for its news after the commit."""
-        with self._store.writing() as db:
-            step = Step(db, self._catalog, self._clock.wall_ms())
-            yield step
-            step.write_counts()
+    def _do(self, verb: Callable[[Step], _T]) -> _T:
+        """Do a verb as one write transaction, and ring for its news after the commit."""
+        step, answer = self._store.write(partial(self._run, verb))
         for news in NEWS:
             if getattr(step, news):
                 self._bell.ring(news)
+        return answer
+
+    def _run(self, verb: Callable[[Step], _T], db: sqlite3.Connection) -> tuple[Step, _T]:
+        step = Step(db, self._catalog, self._clock.wall_ms())
+        answer = verb(step)
+        step.write_counts()
+        return step, answer
 
     def _finish(self, verb: Callable[[Step], _T]) -> _T:
-        """Do what accepted jobs need to come to an end; on a full disk the ballast makes room for it."""
+        """Do what must succeed on a full disk too, where the ballast makes room: ends of jobs, and steering."""
         try:
-            with self._step() as step:
-                return verb(step)
+            return self._do(verb)
         except EngineFull:
             self._ballast.give_up()
             self._store.shorten_log()
-        with self._step() as step:
-            return verb(step)
+        return self._do(verb)
 
     def _check_room(self) -> None:
         if self._ballast.is_spent and not self._ballast.rebuild():

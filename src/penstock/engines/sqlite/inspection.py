@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from penstock.engine import Examination, Finding
 from penstock.engines.sqlite.engine import version_notes
-from penstock.engines.sqlite.store import APPLICATION_ID, schema_version
+from penstock.engines.sqlite.schema import APPLICATION_ID, schema_version
 
 __all__ = ["inspect"]
 

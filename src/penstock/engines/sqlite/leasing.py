@@ -104,3 +104,11 @@ def drop_if_empty(step: Step, process: int) -> None:
     if step.db.execute(SQL["holds_claims"], (process,)).fetchone() is None:
         step.db.execute(SQL["drop_process"], (process,))
         step.db.execute(SQL["forget_workers"])
+
+
+def drain(step: Step, workers: Sequence[str]) -> list[str]:
+    """Ask workers to finish and end; answers those that are alive."""
+    known = [id for id in workers if step.db.execute(SQL["drain_worker"], (id,)).rowcount]
+    step.db.executemany(SQL["steer_worker"], [(id,) for id in known])
+    step.steer = True
+    return known

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 _AT_FDCWD = -100
 _STATX_INO, _STATX_SIZE = 0x100, 0x200
-_BUFFER_BYTES = 256
+_Buffer = ctypes.c_char * 256
 _INO_SIZE, _DEV = struct.Struct("=QQ"), struct.Struct("=II")
 _INO_SIZE_AT, _DEV_AT = 32, 136
 
@@ -38,12 +38,13 @@ def standing_by_stat(path: bytes) -> Standing:
 
 def _find() -> Callable[[bytes], Standing]:
     try:
-        statx: Any = ctypes.CDLL(None, use_errno=True).statx
+        # PyDLL keeps the interpreter's lock: giving it up and taking it again costs more than a look at a local disk.
+        statx: Any = ctypes.PyDLL(None).statx
     except (AttributeError, OSError):
         return standing_by_stat
 
     def standing_by_statx(path: bytes) -> Standing:
-        buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+        buffer = _Buffer()
         if statx(_AT_FDCWD, path, 0, _STATX_INO | _STATX_SIZE, buffer) != 0:
             return standing_by_stat(path)
         inode, size = _INO_SIZE.unpack_from(buffer, _INO_SIZE_AT)

@@ -100,8 +100,11 @@ class Step:
     def __init__(self, db: sqlite3.Connection, catalog: Catalog, now_ms: int) -> None:
         self.db, self.catalog, self.now_ms = db, catalog, now_ms
         self.work = self.done = self.due = self.steer = False
-        seq, ended, late, bounded = (int(row[0]) for row in db.execute(SQL["numbers"]).fetchall())
-        self.seq, self.ended, self.late, self.has_bounds = seq, ended, late, bounded > 0
+        (seq,), (ended,), (late,), (bounded,) = db.execute(SQL["numbers"]).fetchall()
+        self.seq: int = seq
+        self.ended: int = ended
+        self.late: int = late
+        self.has_bounds = bounded > 0
         self._first = [seq, ended, late]
         self._moves: defaultdict[tuple[int, State], int] = defaultdict(int)
 
