@@ -93,12 +93,17 @@ class Added(Struct, frozen=True, gc=False):
 
 
 class WorkerInfo(Struct, frozen=True, kw_only=True):
-    """One `penstock worker` as it presents itself."""
+    """One `penstock worker` as it presents itself.
+
+    Attributes:
+        boot, birth: which run of its machine, and which process there; with `pid` they tell whether it still lives.
+    """
 
     id: str
     host: str = ""
     pid: int = 0
     boot: str = ""
+    birth: str = ""
     version: str = ""
     queues: tuple[str, ...] | None = None
     tasks: tuple[str, ...] = ()
@@ -426,10 +431,12 @@ class Engine(Protocol):
         `want` jobs running under new fences held by `process`.
         A change with a stale fence is refused alone, counted and named in `late`; applying a change again is refused
         the same way and harmless. Ready jobs whose deadline has passed end expired instead of being claimed.
-        `beat` rises by one with each call; repeating the last beat changes nothing and gives the stored answer again.
-        At most 1,000 changes and 1,000 claims.
+        `beat` rises with each call; repeating the last beat changes nothing and gives the stored answer again. A call
+        without changes that claimed nothing is not remembered: an idle process costs the store no write, and to repeat
+        such a call is to ask anew. At most 1,000 changes and 1,000 claims.
 
         Raises:
+            ValueError: the beat is below 1, or below the last one that is remembered.
             LeaseLost: the lease of `process` is void or unknown; nothing was applied or claimed, and the changes are
                 counted as late.
         """

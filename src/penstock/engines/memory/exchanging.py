@@ -20,20 +20,21 @@ def exchange(store: Store, process: ProcessId, beat: int, changes: Sequence[Chan
     except LeaseLost:
         store.late_results += len(changes)
         raise
-    if beat not in (lease.beat, lease.beat + 1) or beat < 1:
+    if beat < max(1, lease.beat):
         raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {lease.beat}.")
-    if beat > lease.beat:
-        now = store.clock.wall_ms()
-        lease.beat = beat
-        applied = [_apply(store, change, now) for change in changes]
-        lease.late = tuple(change.id for change, done in zip(changes, applied, strict=True) if not done)
-        for change, done in zip(changes, applied, strict=True):
-            if done:
-                add_follow_ups(store, change.follow_ups, now)
-        if want is not None:
-            _claim(store, process, beat, want, now)
-        lease.mark = store.last_seq
-    return _answer(store, process, lease)
+    if beat == lease.beat:
+        return _answer(store, process, lease, beat)
+    now = store.clock.wall_ms()
+    applied = [_apply(store, change, now) for change in changes]
+    late = tuple(change.id for change, done in zip(changes, applied, strict=True) if not done)
+    for change, done in zip(changes, applied, strict=True):
+        if done:
+            add_follow_ups(store, change.follow_ups, now)
+    claimed = _claim(store, process, beat, want, now) if want is not None else 0
+    if changes or claimed:
+        lease.beat, lease.late, lease.mark = beat, late, store.last_seq
+        return _answer(store, process, lease, beat)
+    return replace(_answer(store, process, lease, beat), late=(), mark=store.last_seq)
 
 
 def new_fence(job: Job) -> Fence:
@@ -60,7 +61,7 @@ def _apply(store: Store, change: Change, now: int) -> bool:
     return True
 
 
-def _claim(store: Store, process: ProcessId, beat: int, want: Want, now: int) -> None:
+def _claim(store: Store, process: ProcessId, beat: int, want: Want, now: int) -> int:
     free, left = dict(want.free), want.limit
     groups = want.queues if want.queues is not None else (tuple(store.queues),)
     for group in groups:
@@ -72,6 +73,7 @@ def _claim(store: Store, process: ProcessId, beat: int, want: Want, now: int) ->
             _hold(store, job.id, Held(new_fence(job), process, beat), now)
             free[_runner(lane, want)] -= 1
             left -= 1
+    return want.limit - left
 
 
 def _best_lane(store: Store, group: Sequence[str], want: Want, free: dict[str, int]) -> Lane | None:
@@ -96,11 +98,11 @@ def _hold(store: Store, id: JobId, held: Held, now: int) -> None:
     store.put(replace(store.jobs[id], claimed_ms=now))
 
 
-def _answer(store: Store, process: ProcessId, lease: Lease) -> Answer:
+def _answer(store: Store, process: ProcessId, lease: Lease, beat: int) -> Answer:
     held = store.held_by(process)
     lease.news = False
     return Answer(
-        claims=tuple(store.see_claim(id) for id, claim in held if claim.beat == lease.beat),
+        claims=tuple(store.see_claim(id) for id, claim in held if claim.beat == beat),
         late=lease.late,
         cancels=tuple(claim.fence for id, claim in held if store.jobs[id].cancel_requested),
         drain=store.workers[lease.worker].drain,

@@ -78,21 +78,22 @@ def exchange(
     if row is None:
         step.late += len(changes)
         return None
-    number, last_beat, late, mark, has_cancels, drain = row
-    if beat < 1 or beat not in {last_beat, last_beat + 1}:
+    number, last_beat, late, mark, has_cancels, drain, steer = row
+    if beat < max(1, last_beat):
         raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {last_beat}.")
     if beat == last_beat:
         return _repeat(step, number, beat, late, mark, drain)
     refused = apply_changes(step, changes)
-    if step.work:
-        step.write_counts()  # claiming looks for lanes with ready jobs, and these changes may have made some
     rows, has_more = claim_jobs(step, want) if want is not None else ([], False)
     tokens = _store_claims(step, number, beat, rows) if rows else ()
     asked = has_cancels or any(row[12] for row in rows)
     cancels = _cancels(step, number) if asked else ()
-    late = msgspec.json.encode(refused) if refused else None
     mark = step.seq - has_more
-    step.db.execute(SQL["set_beat"], (beat, late, mark, bool(cancels), number))
+    if changes or rows:
+        late = msgspec.json.encode(refused) if refused else None
+        step.db.execute(SQL["set_beat"], (beat, late, mark, bool(cancels), number))
+    elif steer:
+        step.db.execute(SQL["steered_once"], (number,))
     return Exchanged(step.read_keys(rows), rows, tokens, refused, cancels, bool(drain), step.now_ms, mark)
 
 

@@ -85,7 +85,7 @@ SELECT 1 FROM claims WHERE token = ? AND number = ? AND id = ?
 -- Exchange -------------------------------------------------------------------------------------------------------------
 
 -- name: process
-SELECT p.process, p.beat, p.late, p.mark, p.cancels, w.drain FROM processes p JOIN workers w ON w.worker = p.worker
+SELECT p.process, p.beat, p.late, p.mark, p.cancels, w.drain, p.steer FROM processes p JOIN workers w ON w.worker = p.worker
 WHERE p.id = ? AND p.void = 0
 
 -- name: set_beat
@@ -138,8 +138,14 @@ DELETE FROM ready WHERE lane = ? AND rank = ? AND seq = ?
 DELETE FROM ready WHERE lane = ? AND (rank, seq) <= (?, ?)
 
 -- name: ready_lanes
-SELECT lane, queue, task, fair_key, alone FROM counters CROSS JOIN lanes USING (lane)
-WHERE what = 2 AND count > 0 AND queue NOT IN (SELECT queue FROM queues WHERE paused)
+-- One search for each lane that has ready jobs; lanes without any cost nothing.
+WITH RECURSIVE open (lane) AS (
+    SELECT min(lane) FROM ready
+    UNION ALL
+    SELECT (SELECT min(r.lane) FROM ready r WHERE r.lane > open.lane) FROM open WHERE lane IS NOT NULL
+)
+SELECT lane, queue, task, fair_key, alone FROM open CROSS JOIN lanes USING (lane)
+WHERE queue NOT IN (SELECT queue FROM queues WHERE paused)
 
 -- name: head
 SELECT r.rank, r.seq, r.lane, j.id, j.claims, j.policy, j.crc, j.created_ms, j.expires_ms, j.details, j.counters,

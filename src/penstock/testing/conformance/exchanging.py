@@ -293,11 +293,31 @@ class Beating(Conformance):
         trial.alter(claim.id, Cancel())
         assert trial.repeat().cancels == (claim.fence,)
 
-    @pytest.mark.parametrize("beat", [-1, 0, 3, 100])
-    def test_beat_out_of_turn_is_refused(self, trial: Trial, beat: int) -> None:
-        trial.exchange()
+    @pytest.mark.parametrize("beat", [-1, 0, 1])
+    def test_beat_before_the_last_one_is_refused(self, trial: Trial, beat: int) -> None:
+        trial.run()
+        trial.end(trial.run())
         with pytest.raises(ValueError, match=r"[Bb]eat"):
             trial.engine.exchange(P1, beat, (), want())
+
+    def test_call_that_found_nothing_asks_anew_when_it_is_repeated(self, trial: Trial) -> None:
+        assert trial.exchange(want=want()).claims == ()
+        id = trial.add()
+        [claim] = trial.engine.exchange(P1, trial.beats[P1], (), want()).claims
+        assert claim.id == id
+        assert trial.repeat().claims == (claim,)
+
+    def test_call_that_found_nothing_leaves_the_answer_before_it_stored(self, trial: Trial) -> None:
+        claim = trial.run()
+        trial.exchange(want=want())
+        assert trial.engine.exchange(P1, trial.beats[P1] - 1, (), want()).claims == (claim,)
+
+    def test_call_with_late_changes_alone_is_remembered(self, trial: Trial) -> None:
+        claim = trial.run()
+        trial.end(claim)
+        trial.end(claim)
+        assert trial.repeat().late == (claim.id,)
+        assert trial.engine.describe().late_results == 1
 
     def test_enrolling_again_keeps_the_beat(self, trial: Trial) -> None:
         trial.add()
@@ -353,7 +373,8 @@ class EdgeOfExchanging(Conformance):
         assert marks == sorted(set(marks))
 
     def test_repeated_answer_keeps_its_mark(self, trial: Trial) -> None:
-        mark = trial.exchange().mark
+        trial.add()
+        mark = trial.exchange(want=want()).mark
         trial.add()
         assert trial.repeat().mark == mark
 

@@ -382,15 +382,21 @@ class Rivals(RuleBasedStateMachine):
 
     @rule(process=_processes, step=st.sampled_from([0, 0, 0, 0, -1, 2]))
     def repeat_a_beat(self, process: ProcessId, step: int) -> None:
-        """The answer was lost, so the same is asked again; the claims may come in another order."""
+        """The answer was lost, so the same is asked again; the claims may come in another order.
+
+        A call that found nothing is not remembered, nor is one with a later beat known: both ask anew.
+        """
         content = self.last.get(process)
         if content is None:
             return
         content = replace(content, beat=content.beat + step)
         answer = self.both(lambda side: _sorted(side.exchange(process, content)))
-        if answer is not None:
-            given = {(claim.id, claim.fence.number) for claim in answer[0].claims}
-            assert given <= self.held.keys()
+        if answer is None:
+            return
+        self.beats[process] = max(self.beats[process], content.beat)
+        for claim in answer[0].claims:
+            if (claim.id, claim.fence.number) not in self.held:
+                self._hold(process, claim)
 
     @rule(tender=_processes, leases=st.sets(_processes))
     def renew(self, tender: ProcessId, leases: set[ProcessId]) -> None:
