@@ -498,7 +498,7 @@ class Engine(Protocol):
         ...
 
     def queues(self) -> list[QueueInfo]:
-        """Give every queue that has been used or set, by name."""
+        """Give every queue that holds jobs or has a switch set, by name."""
         ...
 
     def workers(self) -> list[WorkerView]:

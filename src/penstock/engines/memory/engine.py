@@ -135,7 +135,7 @@ class MemoryEngine:
 
     def queues(self) -> list[QueueInfo]:
         with self._changed:
-            return [looking.see_queue(self._store, name) for name in sorted(self._store.queues)]
+            return looking.see_queues(self._store)
 
     def workers(self) -> list[WorkerView]:
         with self._changed:

@@ -22,6 +22,13 @@ def counts(store: Store) -> list[Counts]:
     return [Counts(queue, task, states) for (queue, task), states in sorted(rows, key=lambda row: row[0]) if states]
 
 
+def see_queues(store: Store) -> list[QueueInfo]:
+    """Give every queue that holds jobs or has a switch set, by name."""
+    used = {queue for (queue, _), states in store.counts.items() if any(states.values())}
+    switched = {name for name, queue in store.queues.items() if queue.paused or queue.max_jobs is not None}
+    return [see_queue(store, name) for name in sorted(used | switched)]
+
+
 def see_queue(store: Store, name: str) -> QueueInfo:
     """Give a queue as it is now."""
     queue, now = store.queues[name], store.clock.wall_ms()

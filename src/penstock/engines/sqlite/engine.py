@@ -38,7 +38,7 @@ from penstock.engines.sqlite.adding import add_jobs
 from penstock.engines.sqlite.ballast import Ballast
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.schema import schema_version
-from penstock.engines.sqlite.step import Catalog, Step, texts
+from penstock.engines.sqlite.step import Catalog, CatalogStale, Step, texts
 from penstock.engines.sqlite.store import Store
 from penstock.engines.sqlite.tending import Tending
 from penstock.engines.sqlite.watching import NEWS, Bell, Ears
@@ -206,7 +206,7 @@ class SqliteEngine:
     ) -> QueueInfo:
         checks.check_queue(name)
         self._finish(lambda step: altering.alter_queue(step, name, paused, max_jobs, unlimited))
-        return self._read(lambda db: reading.read_queues(db, self._clock.wall_ms(), name))[0]
+        return next((queue for queue in self.queues() if queue.name == name), QueueInfo(name=name))
 
     def drain(self, workers: Sequence[str]) -> list[str]:
         return self._finish(lambda step: leasing.drain(step, workers))
@@ -218,7 +218,11 @@ class SqliteEngine:
 
     def _do(self, verb: Callable[[Step], _T]) -> _T:
         """Do a verb as one write transaction, and ring for its news after the commit."""
-        step, answer = self._store.write(partial(self._run, verb))
+        try:
+            step, answer = self._store.write(partial(self._run, verb))
+        except CatalogStale:
+            # The catalog was cleared when the first try was taken back.
+            step, answer = self._store.write(partial(self._run, verb))
         for news in NEWS:
             if getattr(step, news):
                 self._bell.ring(news)

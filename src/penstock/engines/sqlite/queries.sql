@@ -33,6 +33,24 @@ SELECT queue, task, fair_key, alone FROM lanes WHERE lane = ?
 -- name: add_lane
 INSERT INTO lanes (queue, task, fair_key, alone) VALUES (?, ?, ?, ?)
 
+-- name: is_empty_lane
+SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM counters WHERE lane = ? AND what < 8 AND count <> 0)
+
+-- name: unsample_lane
+-- What ended in a lane that is forgotten no longer counts, also not in what its queue's rate is measured from.
+UPDATE queues SET sampled_finished = sampled_finished - (SELECT count FROM counters WHERE lane = ?1 AND what = 8)
+WHERE queue = (SELECT queue FROM lanes WHERE lane = ?1)
+
+-- name: drop_counts
+DELETE FROM counters WHERE lane = ?
+
+-- name: drop_lane
+DELETE FROM lanes WHERE lane = ?
+
+-- name: forget_queue
+DELETE FROM queues WHERE queue = ?1 AND NOT paused AND max_jobs IS NULL
+    AND NOT EXISTS (SELECT 1 FROM lanes WHERE queue = ?1)
+
 -- name: policy_of
 SELECT policy FROM policies WHERE body = ?
 
@@ -313,7 +331,10 @@ SELECT lane FROM lanes WHERE (?1 IS NULL OR queue = ?1) AND (?2 IS NULL OR task 
 -- name: queues
 SELECT name, coalesce(q.paused, 0), q.max_jobs, coalesce(q.rate, 0),
     (SELECT total(count) FROM lanes l CROSS JOIN counters USING (lane) WHERE l.queue = name AND what <= 3)
-FROM (SELECT queue AS name FROM lanes UNION SELECT queue FROM queues) LEFT JOIN queues q ON q.queue = name ORDER BY name
+FROM (
+    SELECT queue AS name FROM lanes l WHERE EXISTS (SELECT 1 FROM counters c WHERE c.lane = l.lane AND what < 8 AND count <> 0)
+    UNION SELECT queue FROM queues WHERE paused OR max_jobs IS NOT NULL
+) LEFT JOIN queues q ON q.queue = name ORDER BY name
 
 -- name: oldest_ready
 -- Within a lane and rank the order of seq is the order of time, so one head for each of them tells.

@@ -182,8 +182,7 @@ def read_counts(db: sqlite3.Connection) -> list[Counts]:
     return [Counts(queue, task, states) for (queue, task), states in found.items()]
 
 
-def read_queues(db: sqlite3.Connection, now_ms: int, only: str | None = None) -> list[QueueInfo]:
-    rows = [row for row in db.execute(SQL["queues"]).fetchall() if only is None or row[0] == only]
+def read_queues(db: sqlite3.Connection, now_ms: int) -> list[QueueInfo]:
     return [
         QueueInfo(
             name=name,
@@ -193,7 +192,7 @@ def read_queues(db: sqlite3.Connection, now_ms: int, only: str | None = None) ->
             rate=rate,
             oldest_ms=_age(db, name, now_ms),
         )
-        for name, paused, max_jobs, rate, unfinished in rows
+        for name, paused, max_jobs, rate, unfinished in db.execute(SQL["queues"]).fetchall()
     ]
 
 

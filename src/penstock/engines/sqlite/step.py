@@ -87,6 +87,10 @@ class Keys(NamedTuple):
     policies: dict[int, Policy]
 
 
+class CatalogStale(Exception):
+    """A lane that this process knew was forgotten by another one; the step must be taken back and done again."""
+
+
 class Step:
     """What a write transaction does to the counters: seq and end numbers drawn, jobs moved between states.
 
@@ -183,18 +187,39 @@ class Step:
         return Keys(lanes, policies)
 
     def write_counts(self) -> None:
-        """Write down what was drawn and counted so far."""
+        """Write down what was drawn and counted; the step's last act.
+
+        Raises:
+            CatalogStale: it counted in a lane that is no more.
+        """
+        changes = self._drawn() + self._counted()
+        if changes and self.db.executemany(SQL["count"], changes).rowcount < len(changes):
+            raise CatalogStale
+        gained: defaultdict[int, int] = defaultdict(int)
+        for (lane, _), by in self._moves.items():
+            gained[lane] += by
+        for lane, by in gained.items():
+            if by < 0:
+                self._forget_lane_if_empty(lane)
+
+    def _drawn(self) -> list[tuple[int, int, int]]:
         drawn = zip(self._first, (self.seq, self.ended, self.late), strict=True)
-        changes = [(now - before, 0, what) for what, (before, now) in enumerate(drawn) if now != before]
-        for (lane, state), by in self._moves.items():
-            if by:
-                changes.append((by, lane, _CODES[state]))
-            if by > 0 and state.is_final:
-                changes.append((by, lane, _FINISHED))
-        if changes:
-            self.db.executemany(SQL["count"], changes)
-        self._first = [self.seq, self.ended, self.late]
-        self._moves.clear()
+        return [(now - before, 0, what) for what, (before, now) in enumerate(drawn) if now != before]
+
+    def _counted(self) -> list[tuple[int, int, int]]:
+        changes = [(by, lane, _CODES[state]) for (lane, state), by in self._moves.items() if by]
+        changes += [(by, lane, _FINISHED) for (lane, state), by in self._moves.items() if by > 0 and state.is_final]
+        return changes
+
+    def _forget_lane_if_empty(self, lane: int) -> None:
+        """Forget a lane with its last job, and its queue with its last lane unless a switch of it is set."""
+        if self.db.execute(SQL["is_empty_lane"], (lane,)).fetchone() is None:
+            return
+        queue = self.lane_key(lane).queue
+        for statement in ("unsample_lane", "drop_counts", "drop_lane"):
+            self.db.execute(SQL[statement], (lane,))
+        self.db.execute(SQL["forget_queue"], (queue,))
+        self.catalog.clear()
 
 
 def numbers(values: Iterable[int]) -> str:

@@ -22,9 +22,10 @@ CREATE TABLE counters (
     PRIMARY KEY (lane, what)
 ) WITHOUT ROWID;
 
--- A line of ready jobs that are eligible together.
+-- A line of ready jobs that are eligible together; forgotten with its last job. Its number is never given again, because
+-- other processes remember it.
 CREATE TABLE lanes (
-    lane INTEGER PRIMARY KEY,
+    lane INTEGER PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
     task TEXT NOT NULL,
     fair_key TEXT NOT NULL,
