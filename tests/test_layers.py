@@ -17,9 +17,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 BELOW_CLIENT = ("model", "engine", "engines.open")
-CLIENT = ("settings", "options", "signature", "task", "client", "handle", "context", "intake", "loading", "shield")
+CLIENT = (
+    *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "handle"),
+    *("intake", "shield", "context", "settings", "loading"),
+)
 SHARED = ("engines.clock", "engines.checks")
-BELOW_FACES = (*BELOW_CLIENT, *SHARED, *CLIENT, "worker")
+STANDING = ("serving", "promises")
+BELOW_FACES = (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING, "worker")
 
 # Which parts of penstock a part may import besides itself. A part is a module or package below `penstock`.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -29,7 +33,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engines.checks": ("model", "engine"),
     "engines.open": ("model", "engine", *SHARED),  # and every engine, inside functions
     **dict.fromkeys(CLIENT, (*BELOW_CLIENT, *CLIENT)),
-    "worker": (*BELOW_CLIENT, *SHARED, *CLIENT),
+    **dict.fromkeys(STANDING, (*BELOW_CLIENT, *SHARED)),
+    "worker": (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING),
     "server": BELOW_FACES,
     "integrations": BELOW_FACES,
     "bridges": BELOW_FACES,

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import penstock
+import penstock.testing
 from penstock.cli.main import cli
 from penstock.context import JobContext
 from penstock.handle import JobHandle
@@ -54,12 +55,18 @@ def settings() -> str:
 
 def python() -> str:
     """Make the page of public names, from their docstrings."""
-    parts = ["# Python interface\n", NOTE, "Everything here is imported from `penstock`.\n"]
+    parts = [
+        "# Python interface\n",
+        NOTE,
+        "Everything here is imported from `penstock`, unless its name says from where.\n",
+    ]
     named: dict[str, Any] = {name: getattr(penstock, name) for name in sorted(penstock.__all__) if name[0] != "_"}
     for value in (JobHandle, JobContext, Task):
         named.setdefault(value.__name__, value)
     for name, value in sorted(named.items(), key=lambda item: (not _is_main(item[0]), item[0])):
         parts += list(_describe(name, value))
+    for name in penstock.testing.__all__:
+        parts += list(_describe(f"penstock.testing.{name}", getattr(penstock.testing, name)))
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 """A job and message queue for Python that begins as one SQLite file."""
 
 from penstock.client import Penstock
-from penstock.context import JobContext, NotInJob, current_job
+from penstock.context import JobContext, NotInJob, ProgressInvalid, current_job
 from penstock.handle import JobHandle
 from penstock.model.errors import (
     ArgumentsInvalid,
@@ -79,6 +79,7 @@ __all__ = [
     "Penstock",
     "PenstockError",
     "Progress",
+    "ProgressInvalid",
     "QueueFull",
     "ResultTimeout",
     "Retry",

@@ -1,20 +1,23 @@
 """What a running job sees of itself, and what keeps interrupts out of its store calls."""
 
+import math
 import os
+import reprlib
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-from penstock.model.errors import Cancel, PenstockError
+from penstock.model.errors import Cancel, PayloadInvalid, PenstockError
 from penstock.model.job import Claim, JobId, Progress
 
 __all__ = [
     "Guard",
     "JobContext",
     "NotInJob",
+    "ProgressInvalid",
     "Sink",
     "breathe",
     "current_job",
@@ -26,6 +29,10 @@ __all__ = [
 
 D = TypeVar("D")
 
+LONGEST_NOTE = 1000
+#: Beyond it, floats and integers part ways, and so do readers of JSON.
+_LARGEST_EXACT = 2**53
+
 
 class NotInJob(PenstockError, LookupError):
     """`current_job` was asked for outside a running job."""
@@ -34,6 +41,26 @@ class NotInJob(PenstockError, LookupError):
         super().__init__(
             "No job is running here. Call current_job() inside a task that a worker runs, "
             "or current_job(default=None) where it may also be called directly."
+        )
+
+
+class ProgressInvalid(PayloadInvalid):
+    """Progress was reported that is no number, or none that can be stored; it buries the job it comes from.
+
+    Attributes:
+        value: what was given for `path`, which is `done` or `total`.
+    """
+
+    def __init__(self, task: str, name: str, value: object) -> None:
+        self.value = value
+        try:
+            shown = reprlib.repr(value)
+        except ValueError:  # an integer of more digits than Python writes out
+            shown = "a number of thousands of digits"
+        super().__init__(
+            f"Task {task!r} reports progress with {name}={shown}, which is no finite number; "
+            "give finite numbers, and leave total out while it is unknown.",
+            name,
         )
 
 
@@ -117,8 +144,17 @@ class JobContext:
             raise Cancel("stopped on request")
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Tell how far the job is; calls in quick succession are stored as one."""
-        self._sink.note(Progress(done, total, note), "")
+        """Tell how far the job is; calls in quick succession are stored as one.
+
+        Args:
+            note: a few words, cut off after 1,000 characters.
+
+        Raises:
+            ProgressInvalid: `done` or `total` is not a finite number. If it leaves the task, the job is buried.
+        """
+        done = self._number("done", done)
+        total = None if total is None else self._number("total", total)
+        self._sink.note(Progress(done, total, _valid(str(note)[:LONGEST_NOTE])), "")
 
     async def aprogress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Do `progress` in a coroutine."""
@@ -126,10 +162,26 @@ class JobContext:
 
     def log(self, text: str) -> None:
         """Append a line to the log of this attempt."""
+        text = _valid(text)
         self._sink.note(None, text if text.endswith("\n") else f"{text}\n")
+
+    def _number(self, name: str, value: Any) -> float:
+        """Make a number that JSON carries to every reader, also of one that another library made."""
+        try:
+            number = value if type(value) is int and abs(value) <= _LARGEST_EXACT else float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ProgressInvalid(self.task, name, value) from None
+        if not math.isfinite(number):
+            raise ProgressInvalid(self.task, name, value)
+        return number
 
     def __repr__(self) -> str:
         return f"<JobContext of {self.task} {self.id}, attempt {self.attempt}>"
+
+
+def _valid(text: str) -> str:
+    """Make valid Unicode of it: lone surrogates have no form in UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _current: ContextVar[JobContext | None] = ContextVar("penstock_job", default=None)

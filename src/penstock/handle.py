@@ -250,7 +250,9 @@ class Watch:
 
             with self._lock:
                 self._alive = False
-            self._fail(error if isinstance(error, Exception) else EngineDown(f"Waiting was interrupted: {error!r}."))
+            self._fail(
+                error if isinstance(error, Exception) else EngineDown(f"Waiting was interrupted: {error!r}. Ask again.")
+            )
             logging.getLogger("penstock").error("The thread that waits for results ended.", exc_info=error)
 
     def _look_and_wait(self) -> None:

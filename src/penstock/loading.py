@@ -68,7 +68,7 @@ def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def _import_file(target: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise AppNotFound(target, f"There is no file {str(path)!r} in {Path.cwd()}.")
+        raise AppNotFound(target, f"There is no file {str(path)!r} in {Path.cwd()}; give its path from there.")
     _search_first(path.resolve().parent)
     return _import_module(target, path.stem)
 
@@ -82,9 +82,10 @@ def _import_module(target: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        hint = " It looks like a path; write path/to/file.py:attribute." if "/" in name else ""
         raise AppNotFound(
-            target, f"There is no module {error.name!r} in {Path.cwd()} or where Python looks.{hint}"
+            target,
+            f"There is no module {error.name!r} in {Path.cwd()} or where Python looks; call from the folder that holds "
+            "it, or write path/to/file.py:attribute.",
         ) from None
 
 

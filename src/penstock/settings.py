@@ -27,7 +27,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         queues: names, each with its weight if it has one, as `mail` or `mail:5`; None takes every queue.
-        lease, shutdown_timeout: seconds.
+        lease, start_timeout, shutdown_timeout: seconds.
         max_memory, max_payload: bytes.
         sources: where each value came from, by option: `argument`, `$PENSTOCK_URL`, a file's path, or `default`.
     """
@@ -40,6 +40,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     coroutines: int = 100
     children: int = 2
     lease: float = 30.0
+    start_timeout: float = 120.0
     shutdown_timeout: float = 25.0
     burst: bool = False
     max_jobs: int | None = None
@@ -180,7 +181,7 @@ def _from_file(file: "Path | None", faults: list[str]) -> _Layer:
             return {}
         content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        faults.append(f"{file} cannot be read: {error}.")
+        faults.append(f"{file} cannot be read: {error}. Correct it, or move it away.")
         return {}
     table = content if file.name == FILE_NAME else content.get("tool", {}).get("penstock", {})
     if not isinstance(table, dict):
@@ -216,7 +217,7 @@ def _fault(option: Option, value: object, source: str, error: Exception) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("is no text.")
+        raise ValueError("is no text; give text that is not empty.")
     return value
 
 
@@ -254,7 +255,7 @@ def _count(least: int) -> Callable[[object], int]:
         text = str(value).strip()
         whole = not isinstance(value, bool | float) and text.isascii() and text.isdecimal()
         if not whole or int(text) < least:
-            raise ValueError(f"is not a whole number of at least {least}.")
+            raise ValueError(f"is no such count; give a whole number of at least {least}.")
         return int(text)
 
     return read
@@ -285,7 +286,7 @@ def _choice(*choices: str) -> Callable[[object], str]:
     def read(value: object) -> str:
         text = str(value).strip().lower()
         if text not in choices:
-            raise ValueError(f"is none of {', '.join(choices)}.")
+            raise ValueError(f"is not known; give one of {', '.join(choices)}.")
         return text
 
     return read
@@ -309,6 +310,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("coroutines", "coroutines at once, in each process", "coroutines", "100", _count(1)),
     Option("children", "children of the process lane, for each process", "processes", "2", _count(1)),
     Option("lease", "how long a process may be silent before its jobs are handed on", "duration", "30s", _span(1.0)),
+    Option("start_timeout", "how long a process may import the application", "duration", "2m", _span(1.0)),
     Option("shutdown_timeout", "how long running jobs may go on when a worker stops", "duration", "25s", _span(0.0)),
     Option("burst", "end when there is nothing left to do", "", "false", _switch),
     Option("max_jobs", "restart a process after so many jobs", "jobs", "none", _count(1)),

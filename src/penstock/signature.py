@@ -5,6 +5,7 @@ import os
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -164,7 +165,10 @@ class Signature:
             count = len(decode_raw_list(args))
             names = decode_raw_dict(kwargs) if kwargs != b"{}" else {}
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ArgumentsInvalid(self._task, f"they are no JSON array and object: {error}.") from error
+            raise ArgumentsInvalid(
+                self._task,
+                f"they are no JSON array and object: {error}. Give the job others with `penstock jobs edit`.",
+            ) from error
         if names or not self._least <= count <= self._most:
             self._bind((None,) * count, names)
         return self._read(args, kwargs, count, names)
@@ -186,8 +190,8 @@ class Signature:
             return self._result(data)
         except msgspec.MsgspecError as error:
             raise PayloadInvalid(
-                f"The result of task {self._task!r} is not what its annotation says: {error}. "
-                f"It is {_shown(decode_json(data))}."
+                f"The result of task {self._task!r} is {_shown(decode_json(data))}, which is not what its annotation "
+                f"says: {error}. Return that, or change the annotation."
             ) from error
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
@@ -233,7 +237,9 @@ class Signature:
                 encode_value(value, f"argument {name!r} of task {self._task!r}", limit=limit, enc_hook=enc_hook)
             except PayloadInvalid as error:
                 return error
-        return PayloadInvalid(f"The arguments of task {self._task!r} cannot be written as JSON: {cause}.")
+        return PayloadInvalid(
+            f"The arguments of task {self._task!r} cannot be written as JSON: {cause}. Give plain values instead."
+        )
 
     def _read(
         self, args: bytes, kwargs: bytes, count: int, names: Mapping[str, Any]
@@ -292,8 +298,8 @@ class Signature:
             except (LookupError, TypeError):
                 break
         expected = _EXPECTED.match(message)
-        told = f"expected {expected[1]}, got {expected[2]}" if expected else message
-        return ArgumentsInvalid(self._task, f"{where or 'they'} is {_shown(value)}; {told}.", where)
+        told = f"expected {expected[1]}, got {expected[2]}" if expected else message[:1].lower() + message[1:]
+        return ArgumentsInvalid(self._task, f"{f'{where} is' if where else 'they are'} {_shown(value)}; {told}.", where)
 
 
 decode_raw_list = msgspec.json.Decoder(list[Raw]).decode
@@ -311,6 +317,8 @@ def _write(arguments: Any, limit: int) -> bytes:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(function, partial):
+        return _hints(function.func)
     try:
         return typing.get_type_hints(function, include_extras=True)
     except TypeError:

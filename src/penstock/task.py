@@ -1,31 +1,29 @@
 """What a decorated function becomes: still a function, and a way to enqueue calls of it."""
 
-import os
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
+from penstock.checks import is_text
 from penstock.context import running
 from penstock.engine import Added
 from penstock.handle import JobHandle, Store
 from penstock.model.codec import Envelope, encode_envelope, encode_value
-from penstock.model.durations import Duration
-from penstock.model.errors import ArgumentsInvalid, TaskInvalid
+from penstock.model.errors import ArgumentsInvalid
 from penstock.model.job import NO_DETAILS, Details, JobId, NewJob, Unique
-from penstock.model.retry import DEFAULT_POLICY, Policy
-from penstock.options import PLAIN, Terms, UniqueOption, is_text, read_terms
-from penstock.signature import Signature, enc_hook
+from penstock.options import PLAIN, JobTerms, Terms, Traits, read_terms
+from penstock.signature import Signature, anything, enc_hook
 
-__all__ = ["AsyncTask", "Bound", "Home", "Remote", "Task", "Using", "name_of"]
+__all__ = ["AsyncTask", "Bound", "Home", "Remote", "Task", "Using", "new_id"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Longer unique keys are stored as a digest.
 _LONGEST_KEY = 200
+
+_PLAIN_TRAITS = Traits()
 
 _encode_key = msgspec.json.Encoder(enc_hook=enc_hook, order="deterministic").encode
 
@@ -93,24 +91,11 @@ class Calls(Generic[P, R]):
         self._task.pack_arguments(args, kwargs)
         return Bound(self._task, self._terms, args, kwargs)
 
-    def using(
-        self,
-        *,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        expires: Duration | datetime | None = None,
-        unique: UniqueOption = None,
-        idempotency_key: str | None = None,
-        order_key: str | None = None,
-        tags: Sequence[str] = (),
-        connection: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> "Using[P, R]":
+    def using(self, **terms: Unpack[JobTerms]) -> "Using[P, R]":
         """Set the terms of the jobs to enqueue; what is left out stays as the task has it.
 
         Args:
+            queue: where they go.
             priority: -100 to 100, higher runs first.
             delay: how long it waits first.
             run_at: when it becomes ready, with a time zone; not together with a delay.
@@ -122,27 +107,26 @@ class Calls(Generic[P, R]):
             tags: words to find the job by; they are added to those of the task.
             connection: a database connection; the job is added in its transaction.
             headers: texts that travel with the job.
+
+        Raises:
+            TaskInvalid: a term is not known or cannot be used.
+            DurationInvalid: a delay or deadline is no duration.
         """
-        terms = read_terms(
-            queue=queue,
-            priority=priority,
-            delay=delay,
-            run_at=run_at,
-            expires=expires,
-            unique=unique,
-            idempotency_key=idempotency_key,
-            order_key=order_key,
-            tags=tags,
-            connection=connection,
-            headers=headers,
-        )
         return Using(self._task, terms)
 
 
 class Using(Calls[P, R]):
     """A task with terms for the jobs to enqueue; made by `Task.using`."""
 
-    __slots__ = ()
+    __slots__ = ("_given",)
+
+    def __init__(self, task: "Remote", given: JobTerms) -> None:
+        super().__init__(task, read_terms(given))
+        self._given = given
+
+    def using(self, **terms: Unpack[JobTerms]) -> "Using[P, R]":
+        """Set further terms; those set before stay, unless they are set again."""
+        return Using(self._task, {**self._given, **terms})
 
 
 class Bound(Generic[R]):
@@ -169,26 +153,17 @@ class Remote:
     """A task by its name alone, as another program may have it: what it takes and gives is any JSON."""
 
     def __init__(
-        self,
-        home: Home,
-        name: str,
-        signature: Signature,
-        *,
-        queue: str = "default",
-        priority: int = 0,
-        policy: Policy = DEFAULT_POLICY,
-        unique: UniqueOption = None,
-        tags: tuple[str, ...] = (),
+        self, home: Home, name: str, signature: Signature | None = None, traits: Traits = _PLAIN_TRAITS
     ) -> None:
         self.home = home
         self.name = name
-        self.queue = queue
-        self.priority = priority
-        self.policy = policy
-        self.tags = tags
-        self._unique = unique
-        self._details = Details(tags=tags) if tags else NO_DETAILS
-        self._signature = signature
+        self.queue = traits.queue
+        self.priority = traits.priority
+        self.policy = traits.policy
+        self.tags = traits.tags
+        self._unique = traits.unique
+        self._details = Details(tags=self.tags) if self.tags else NO_DETAILS
+        self._signature = signature or Signature(name, anything)
 
     def pack_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """Write arguments as JSON after checking that the task takes them."""
@@ -208,17 +183,6 @@ class Remote:
         parent = running()
         plain = terms is PLAIN and self._unique is None and parent is None
         details = self._details if plain else self._detailed(args, kwargs, terms, parent.id if parent else None)
-        if terms is PLAIN:
-            return NewJob(
-                id=new_id(),
-                task=self.name,
-                envelope=envelope,
-                crc=crc,
-                queue=self.queue,
-                priority=self.priority,
-                policy=self.policy,
-                details=details,
-            )
         return NewJob(
             id=new_id(),
             task=self.name,
@@ -282,7 +246,7 @@ class Remote:
             text = self._text_of_key(maker, self._signature.bound(args, kwargs))
         if not is_text(text):
             raise ArgumentsInvalid(
-                self.name, f"their unique key is {text!r}; a key is text that is not empty, in valid Unicode."
+                self.name, f"their unique key is {text!r}; make one that is text, not empty, in valid Unicode."
             )
         if len(text) > _LONGEST_KEY:
             from hashlib import blake2b
@@ -298,7 +262,9 @@ class Remote:
             return str(maker).format(**arguments)
         except (LookupError, AttributeError, ValueError, TypeError) as error:
             raise ArgumentsInvalid(
-                self.name, f"the unique key template {maker!r} does not fit them: {error!r}."
+                self.name,
+                f"the unique key template {maker!r} does not fit them: {error!r}. "
+                f"It may name {', '.join(arguments) or 'nothing, as there are none'}.",
             ) from error
 
 
@@ -323,23 +289,15 @@ class Task(Remote, Calls[P, R]):
         function: Callable[..., Any],
         *,
         runner: str,
-        policy: Policy,
-        queue: str = "default",
-        priority: int = 0,
-        unique: UniqueOption = None,
-        tags: tuple[str, ...] = (),
+        traits: Traits,
         command: tuple[str, ...] | None = None,
-        max_memory: int | None = None,
     ) -> None:
-        signature = Signature(name, function)
-        Remote.__init__(
-            self, home, name, signature, queue=queue, priority=priority, policy=policy, unique=unique, tags=tags
-        )
+        Remote.__init__(self, home, name, Signature(name, function), traits)
         Calls.__init__(self, self, PLAIN)
         self.function = function
         self.runner = runner
         self.command = command
-        self.max_memory = max_memory
+        self.max_memory = traits.max_memory
         self.__wrapped__ = function
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, attribute, getattr(function, attribute, None))
@@ -382,32 +340,3 @@ def _as_tuple(task: Remote, call: Any) -> Sequence[Any]:
     if isinstance(call, tuple | list):
         return call
     raise ArgumentsInvalid(task.name, f"enqueue_many takes a tuple for each job, as in [(7,), (8,)], not {call!r}.")
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """Give the name under which a worker that imports the function's module will find it.
-
-    Raises:
-        TaskInvalid: it has no such name: a lambda, a nested function, or one typed at a prompt.
-    """
-    qualname = getattr(function, "__qualname__", None)
-    if qualname is None or "<" in qualname:
-        raise TaskInvalid(
-            f"{function!r} has no name that a worker could find. Define it at the top of a module, or give name=."
-        )
-    module = function.__module__
-    return f"{_main_module(qualname) if module == '__main__' else module}.{qualname}"
-
-
-def _main_module(qualname: str) -> str:
-    """Give the name that the program that was started would have if it were imported."""
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    if spec is not None:
-        return str(spec.name)
-    stem, ending = os.path.splitext(os.path.basename(file or ""))
-    if ending != ".py":
-        raise TaskInvalid(
-            f"{qualname!r} was defined at a prompt, where no worker can import it. Put it in a file, or give name=."
-        )
-    return stem

@@ -1,9 +1,11 @@
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
-from penstock.context import JobContext, NotInJob, current_job, entered
+from penstock.context import JobContext, NotInJob, ProgressInvalid, current_job, entered
 from penstock.model.errors import Cancel
 from penstock.model.job import Claim, Counters, Details, Fence, JobId, Progress
 from penstock.model.retry import DEFAULT_POLICY
@@ -85,3 +87,38 @@ def test_a_cancelled_job_stops_where_it_asks() -> None:
     notebook.cancelled = True
     with pytest.raises(Cancel):
         me.check_cancelled()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), 10**400, 10**5000, "many", None, object()],
+    ids=["nan", "infinity", "large", "larger", "text", "none", "object"],
+)
+def test_progress_that_is_no_finite_number_is_refused(value: object) -> None:
+    notebook = Notebook()
+    me = JobContext(a_claim(), notebook)
+    with pytest.raises(ProgressInvalid, match=r"^Task 'shop.send' reports progress with done=.* no finite number"):
+        me.progress(value)  # type: ignore[arg-type]
+    if value is not None:
+        with pytest.raises(ProgressInvalid, match="progress with total="):
+            me.progress(1, value)  # type: ignore[arg-type]
+    assert notebook.notes == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(3, 3), (True, 1.0), (Fraction(1, 2), 0.5), (2**70, float(2**70)), (Decimal("0.1"), 0.1)]
+)
+def test_progress_in_other_numbers_is_kept_as_json_has_it(value: float, kept: float) -> None:
+    notebook = Notebook()
+    JobContext(a_claim(), notebook).progress(value)
+    noted = notebook.notes[0][0]
+    assert noted is not None
+    assert (noted.done, type(noted.done)) == (kept, type(kept))
+
+
+def test_words_of_a_job_are_made_valid_text() -> None:
+    notebook = Notebook()
+    me = JobContext(a_claim(), notebook)
+    me.progress(1, note="a \ud800 b" + 2000 * "c")
+    me.log("a \ud800 b")
+    assert notebook.notes == [(Progress(1, None, r"a \ud800 b" + 995 * "c"), ""), (None, "a \\ud800 b\n")]

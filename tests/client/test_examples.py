@@ -4,7 +4,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["client", "context", "engines.open", "settings"])
+@pytest.mark.parametrize(
+    "module", ["client", "context", "engines.open", "settings", "testing.clock", "testing.memory", "testing.running"]
+)
 def test_examples_in_docstrings_hold(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"penstock.{module}"))
     assert found.attempted

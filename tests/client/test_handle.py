@@ -1,5 +1,8 @@
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +12,9 @@ import pytest
 
 from penstock import handle as handle_module
 from penstock.client import Penstock
-from penstock.engine import Engine, Note
+from penstock.engine import Engine, Note, Subject
 from penstock.engines.memory import MemoryEngine
-from penstock.model.errors import EngineDown, JobFailed, JobNotFound, ResultTimeout
+from penstock.model.errors import EngineDown, JobFailed, JobNotFound, ResultTimeout, StoreCorrupt
 from penstock.model.job import Job, JobId, Progress
 from penstock.model.states import State
 from tests.client.hand import Hand
@@ -90,7 +93,7 @@ def test_a_timeout_says_that_no_worker_knows_the_task(app: Penstock) -> None:
 def test_a_timeout_does_not_blame_a_worker_that_is_there(app: Penstock) -> None:
     job = app.task(send).enqueue(7)
     Hand(app.engine, [NAME])
-    with pytest.raises(ResultTimeout, match=r"is ready after 0 s\.$"):
+    with pytest.raises(ResultTimeout, match=r"is ready after 0 s\. Wait longer"):
         job.wait(timeout=0)
 
 
@@ -169,11 +172,11 @@ def test_handles_of_one_job_are_equal(app: Penstock) -> None:
 
 
 class Shaky:
-    """A memory engine that is away for some calls."""
+    """A memory engine that is away for some reads, and for some waits."""
 
     def __init__(self) -> None:
         self.memory = MemoryEngine()
-        self.away = 0
+        self.away = self.away_from_waits = 0
         self.trouble: Exception = EngineDown("away")
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -181,6 +184,12 @@ class Shaky:
             self.away -= 1
             raise self.trouble
         return self.memory.get(ids)
+
+    def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
+        if self.away_from_waits:
+            self.away_from_waits -= 1
+            raise self.trouble
+        self.memory.wait(subject, since, timeout_s)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.memory, name)
@@ -204,6 +213,89 @@ def test_waiting_outlasts_a_store_that_is_away_for_a_while(shaky: Shaky, on_shak
     assert job.wait(timeout=10) is State.CANCELLED
     shaky.away = 2
     assert asyncio.run(job.ended(timeout=10)) is State.CANCELLED
+
+
+def test_waiting_coroutines_outlast_a_store_that_fails_while_they_wait(shaky: Shaky, on_shaky: Penstock) -> None:
+    job = on_shaky.enqueue("shop.send", 7)
+
+    async def main() -> list[State]:
+        shaky.away_from_waits = 3
+        waiting = [asyncio.ensure_future(job.ended(timeout=10)) for _ in range(3)]
+        while shaky.away_from_waits:
+            await asyncio.sleep(0.001)
+        shaky.away = 1
+        job.cancel()
+        return await asyncio.gather(*waiting)
+
+    assert asyncio.run(main()) == [State.CANCELLED] * 3
+
+
+def test_an_error_of_the_store_that_will_not_pass_reaches_all_who_wait(shaky: Shaky, on_shaky: Penstock) -> None:
+    jobs = [on_shaky.enqueue("shop.send", number) for number in range(3)]
+    jobs[0].cancel()
+
+    async def main() -> list[object]:
+        waiting = [asyncio.ensure_future(job.aresult(timeout=10)) for job in jobs[1:]]
+        assert not (await asyncio.wait(waiting, timeout=0.01))[0]
+        shaky.away_from_waits, shaky.trouble = 1, StoreCorrupt("a page of it is damaged")
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(found) for found in asyncio.run(main())] == [StoreCorrupt] * 2
+    assert asyncio.run(jobs[0].ended(timeout=10)) is State.CANCELLED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_waits_in_a_thread_of_its_own(tmp_path: Path) -> None:
+    program = """
+import asyncio, os, sys
+from penstock import Penstock
+app = Penstock(sys.argv[1])
+job = app.enqueue("shop.send", 7)
+
+async def wait() -> None:
+    print(await job.ended(timeout=10), flush=True)
+
+async def main() -> None:
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    started, forked = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        asyncio.events._set_running_loop(None)
+        os.write(forked, b"x")
+        asyncio.run(wait())
+        os._exit(0)
+    os.read(started, 1)
+    job.cancel()
+    await waiting
+    assert os.waitpid(pid, 0)[1] == 0
+
+asyncio.run(main())
+"""
+    source = str(Path(__file__).parents[2] / "src")
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, f"sqlite:///{tmp_path}/shop.db"],
+        env={"PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert run.stdout.split() == ["cancelled", "cancelled"]
+
+
+def test_who_waits_while_the_application_is_closed_is_answered_by_the_store_opened_anew(tmp_path: Path) -> None:
+    async def main() -> State:
+        waiting = asyncio.ensure_future(job.ended(timeout=20))
+        assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+        app.close()
+        job.cancel()
+        return await waiting
+
+    with Penstock(f"sqlite:///{tmp_path}/shop.db") as app:
+        job = app.enqueue("shop.send", 7)
+        assert asyncio.run(main()) is State.CANCELLED
 
 
 def test_a_store_that_stays_away_is_told_when_the_time_is_over(shaky: Shaky, on_shaky: Penstock) -> None:

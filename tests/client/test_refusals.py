@@ -78,7 +78,7 @@ def test_a_unique_rule_that_no_worker_could_read_is_refused(app: Penstock, uniqu
 
 @pytest.mark.parametrize("option", ["max_attempts", "max_crashes"])
 def test_counts_beyond_what_a_store_holds_are_refused(app: Penstock, option: str) -> None:
-    with pytest.raises(TaskInvalid, match="at most 1,000,000,000"):
+    with pytest.raises(TaskInvalid, match=r"give a whole number from \d to 1,000,000,000"):
         app.task(**wrong({"name": "t", option: 2**70}))
 
 
@@ -128,12 +128,12 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "find by a surrogate": (lambda app: app.find(text=LONE_SURROGATE), "valid Unicode"),
     "find by a tuple of tags": (lambda app: app.find(tag=wrong(("a",))), "is no text"),
     "find by a function": (lambda app: app.find(task=wrong(send)), "is no text"),
-    "find an unknown state": (lambda app: app.find(state="foo"), "there are .*ready.*buried"),
+    "find an unknown state": (lambda app: app.find(state="foo"), "give any of .*ready.*buried"),
     "find a state that is no text": (lambda app: app.find(state=wrong(5)), "state=5 is no state"),
-    "find half a job": (lambda app: app.find(limit=wrong(1.5)), "limit=1.5 is not a whole number"),
-    "find so many in words": (lambda app: app.find(limit=wrong("5")), "limit='5' is not"),
-    "find without a limit": (lambda app: app.find(limit=wrong(None)), "limit=None is not"),
-    "find less than nothing": (lambda app: app.find(limit=-1), "limit=-1 is not"),
+    "find half a job": (lambda app: app.find(limit=wrong(1.5)), "limit=1.5 is no such count; give a whole number"),
+    "find so many in words": (lambda app: app.find(limit=wrong("5")), "limit='5' is no such count"),
+    "find without a limit": (lambda app: app.find(limit=wrong(None)), "limit=None is no such count"),
+    "find less than nothing": (lambda app: app.find(limit=-1), "limit=-1 is no such count"),
     "cancel nothing": (lambda app: app.cancel(wrong(None)), "None names no jobs; give an id"),
     "cancel a number": (lambda app: app.cancel(wrong(5)), "5 names no jobs"),
     "cancel bytes": (lambda app: app.cancel(wrong(b"abc")), "names no jobs"),
@@ -145,14 +145,30 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "enqueue a number": (lambda app: app.enqueue(wrong(123)), "123 is no task's name"),
     "enqueue a name with NUL": (lambda app: app.enqueue("a\0b"), "without NUL"),
     "enqueue a function": (lambda app: app.enqueue(wrong(send)), "pass the function itself to app.task first"),
-    "unknown term": (lambda app: app.using(prio=5), "A job has no option 'prio'. Did you mean priority"),
+    "unknown term": (
+        lambda app: app.using(prio=5),
+        "A job has no option 'prio'. Did you mean 'priority'",
+    ),
     "tags that are no list": (lambda app: app.using(tags=5), "tags=5 is no list"),
     "headers that are a list": (lambda app: app.using(headers=["a"]), r"headers=\['a'\] is no mapping"),
-    "an option of other queues": (lambda app: app.task(**wrong({"retries": 5})), "Did you mean max_attempts"),
-    "a misspelt option": (lambda app: app.task(**wrong({"max_attempt": 5})), "Did you mean max_attempts"),
+    "an option of other queues": (
+        lambda app: app.task(**wrong({"retries": 5})),
+        "Did you mean 'max_attempts'. Known: backoff, give",
+    ),
+    "a misspelt option": (
+        lambda app: app.task(**wrong({"max_attempt": 5})),
+        "Did you mean 'max_attempts'. Known: backoff, give",
+    ),
     "an option like none": (lambda app: app.task(**wrong({"xyzzy": 5})), "Known: backoff, give_up_on"),
     "a misspelt exception": (lambda app: app.task(retry_on="ValueEror"), "Did you mean 'ValueError'"),
-    "a class without a signature": (lambda app: app.task(name="c")(int), "Wrap it in a function"),
+    "a class without a signature": (lambda app: app.task(name="c")(int), "is a class; wrap it in a function"),
+    "a misspelt term": (lambda app: app.task(send).using(prio=5), "'prio'. Did you mean 'priority'. Known: .*queue"),
+    "a misspelt option of a command": (lambda app: app.command("c", ["true"], prio=5), "Did you mean 'priority'"),
+    "a runner of a command": (
+        lambda app: app.command("c", ["true"], **wrong({"runner": "thread"})),
+        "has no option",
+    ),
+    "a name given twice": (lambda app: app.command("c", ["true"], **wrong({"name": "d"})), "has no option 'name'"),
     "a command that is a number": (lambda app: app.command("c", wrong(5)), "The command of task 'c' is 5"),
     "a name with NUL": (lambda app: app.task(name="a\0b"), "without NUL"),
 }

@@ -41,7 +41,7 @@ def test_processes_default_to_the_cpus_this_process_may_use() -> None:
 def test_all_faults_are_told_at_once_with_value_source_and_way_out() -> None:
     found = faults_of({"slots": 0, "log_level": "loud"}, {"PENSTOCK_LEASE": "soon", "PENSTOCK_BURST": "perhaps"})
     assert len(found) == 4
-    assert any("slots = 0 (argument) is not a whole number of at least 1" in fault for fault in found)
+    assert any("slots = 0 (argument) is no such count; give a whole number of at least 1" in fault for fault in found)
     assert any("loud" in fault and "warning" in fault for fault in found)
     assert any("$PENSTOCK_LEASE" in fault and "'soon'" in fault for fault in found)
     assert any("$PENSTOCK_BURST" in fault and "true or false" in fault for fault in found)

@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -290,7 +290,7 @@ def test_a_result_is_read_as_the_annotation_says() -> None:
 
 def test_a_result_that_cannot_travel_is_refused() -> None:
     for value in (object(), float("nan"), (n for n in range(3))):
-        with pytest.raises(PayloadInvalid, match=r"the result of task 'shop\.task'"):
+        with pytest.raises(PayloadInvalid, match=r"The result of task 'shop\.task'"):
             ANYTHING.encode_result(value)
 
 
@@ -366,25 +366,84 @@ class Adder:
     async def add(self, n: int) -> int:
         return n + 1
 
+    @staticmethod
+    def add_static(n: int) -> int:
+        return n + 1
 
-def test_partials_methods_and_callable_objects_make_tasks_under_a_name() -> None:
-    def plus(a: int, b: int) -> int:
-        return a + b
+    @classmethod
+    def add_class(cls, n: int) -> int:
+        return n + 1
 
-    functions: list[tuple[Callable[..., Any], str]] = [
-        (partial(plus, 1), "thread"),
-        (Adder(), "thread"),
-        (Adder().add, "loop"),
-    ]
-    for function, runner in functions:
-        task = a_task(function)
-        assert task.runner == runner
-        assert there_and_back(task, task.new_job((2,), {})) == ((2,), {})
-    with pytest.raises(ArgumentsInvalid):
-        a_task(Adder()).enqueue("x")
-    for nothing in (7, "name"):
-        with pytest.raises(TaskInvalid, match="cannot be called"):
-            Penstock("memory://").task(nothing)  # type: ignore[call-overload]
+
+def plus(a: int, b: int) -> int:
+    return a + b
+
+
+@pytest.mark.parametrize(
+    ("function", "runner"),
+    [(partial(plus, 1), "thread"), (Adder(), "thread"), (Adder().add, "loop"), (partial(Adder().add), "loop")],
+    ids=["partial", "object", "method", "partial of a coroutine"],
+)
+def test_partials_methods_and_callable_objects_make_tasks_under_a_name(
+    function: Callable[..., Any], runner: str
+) -> None:
+    with pytest.raises(TaskInvalid, match="give name="):
+        Penstock("memory://").task(function)
+    task = a_task(function)
+    assert task.runner == runner
+    assert there_and_back(task, task.new_job((2,), {})) == ((2,), {})
+    with pytest.raises(ArgumentsInvalid, match="expected int, got str"):
+        task.enqueue("x")
+
+
+def test_functions_of_a_class_that_need_no_object_make_tasks() -> None:
+    app = Penstock("memory://")
+    assert app.task(Adder.add_static).name == f"{__name__}.Adder.add_static"
+    assert app.task(Adder.add_class)(1) == 2
+
+    class Shop:
+        @staticmethod
+        @app.task(name="shop.send")
+        def send(n: int) -> int:
+            return n + 1
+
+    assert Shop.send(1) == Shop().send(1) == 2
+
+
+def counted(n: int) -> Iterator[int]:
+    yield n
+
+
+async def counted_async(n: int) -> AsyncIterator[int]:
+    yield n
+
+
+class Counted:
+    def __call__(self, n: int) -> Iterator[int]:
+        yield n
+
+
+@pytest.mark.parametrize(
+    ("unfit", "told"),
+    [
+        (7, "cannot be called"),
+        ("name", "cannot be called"),
+        (Adder, "is a class; wrap it in a function"),
+        (vars(Adder)["add_static"], "write @staticmethod above @app.task"),
+        (vars(Adder)["add_class"], "register a function outside the class"),
+        (counted, "is a generator function, whose jobs would do nothing; loop inside it"),
+        (counted_async, "is a generator function"),
+        (partial(counted, 1), "is a generator function"),
+        (Counted(), "is a generator function"),
+        (Counted().__call__, "is a generator function"),
+    ],
+)
+def test_what_would_do_nothing_as_a_task_is_refused_with_the_way_out(unfit: Any, told: str) -> None:
+    app = Penstock("memory://")
+    for decorate in (app.task, app.task(name="named")):
+        with pytest.raises(TaskInvalid, match=told):
+            decorate(unfit)
+    assert app.tasks == {}
 
 
 SCRIPT = """
@@ -508,6 +567,14 @@ def test_terms_left_out_stay_as_the_task_has_them() -> None:
     task = Penstock("memory://").task(queue="mail", priority=3, tags=["a"])(at_top)
     info = task.using(headers={"x": "y"}).enqueue(1).info()
     assert (info.queue, info.priority, info.details.tags) == ("mail", 3, ("a",))
+
+
+def test_terms_set_one_after_the_other_add_up() -> None:
+    using = a_task(at_top).using(queue="slow", priority=3, tags=["a"]).using(priority=5, headers={"x": "y"})
+    info = using.enqueue(1).info()
+    assert (info.queue, info.priority, info.details.tags) == ("slow", 5, ("a",))
+    with pytest.raises(TaskInvalid, match="not both"):
+        using.using(delay=5).using(run_at=datetime(2090, 1, 1, tzinfo=UTC))
 
 
 def test_run_at_is_a_moment_with_a_time_zone() -> None:

@@ -38,8 +38,9 @@ def test_what_cannot_be_decoded_is_unreadable(tmp_path: Path, data: bytes) -> No
 
 
 def test_totals_are_sums() -> None:
-    sums = total([FileCount("a", 1, 2, 3), FileCount("b", 10, 20, 30, broken=True)])
-    assert (sums.files, sums.lines, sums.definitions, sums.compressed, sums.broken) == (2, 11, 22, 33, 1)
+    sums = total([FileCount("a", 1, 2, 3), FileCount("b", 10, 20, 30, broken=True)], unreadable=4)
+    assert (sums.counted, sums.unreadable, sums.files) == (2, 4, 6)
+    assert (sums.lines, sums.definitions, sums.compressed, sums.broken) == (11, 22, 33, 1)
 
 
 def test_lost_doubled_and_different_paths_are_named() -> None:

@@ -53,13 +53,19 @@ def test_demo_counts_right_although_a_process_is_killed(tmp_path: Path, folder: 
     with started(tmp_path / "tmp", str(folder)) as run:
         out, err = run.communicate(timeout=60)
     assert (run.returncode, err) == (0, "")
+    assert "60 files\n" in out
+    assert "61 jobs, one for each file, enqueued in" in out
     assert re.search(r"process \d+ killed with SIGKILL at \d+ of 61 jobs", out)
     held = re.search(r"Run again and ended: (\d+) of (\d+)\.", out)
     assert "It held no job" in out if held is None else held[1] == held[2]
     assert "LockLeftBehind" in out
     assert "It succeeded at attempt" in out
     assert "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9" in out
-    assert "Nothing was lost and nothing was counted twice: 60 files" in out
+    assert re.search(r"^ +files +61 +61 *$", out, re.MULTILINE)
+    assert re.search(r"^ +counted +60 +60 *$", out, re.MULTILINE)
+    assert re.search(r"^ +unreadable, so the job was buried +1 +1 *$", out, re.MULTILINE)
+    assert "Nothing was lost, nothing was counted twice" in out
+    assert "60 files counted, 1 buried" in out
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -76,7 +82,9 @@ def test_kept_store_can_be_looked_at_with_the_commands_that_are_printed(tmp_path
     assert "UnicodeDecodeError" in shown.stdout
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 128 + signal.SIGHUP)]
+)
 def test_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: int, status: int) -> None:
     with started(tmp_path / "tmp") as run:
         assert run.stdout is not None
@@ -118,15 +126,36 @@ def test_sums_that_differ_are_reported_and_give_status_1(tmp_path: Path, folder:
         out, _ = run.communicate(timeout=60)
     assert run.returncode == 1
     assert re.search(r"bytes when compressed +0 +[1-9]", out)
-    assert "The two computations DIFFER." in out
+    assert "The sums DIFFER." in out
     assert "60 counted differently" in out
+
+
+def test_one_file_is_enough(tmp_path: Path) -> None:
+    below = tmp_path / "sources"
+    below.mkdir()
+    (below / "one.py").write_text("x = 1\n")
+    with started(tmp_path / "tmp", str(below)) as run:
+        out, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (0, "")
+    assert "1 file counted, 1 buried" in out
 
 
 def test_folder_without_sources_is_refused_with_a_way_out(tmp_path: Path) -> None:
     with started(tmp_path / "tmp", str(tmp_path)) as run:
         _, err = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert err == f"penstock: There is no readable .py file in {tmp_path}; give a folder that has some.\n"
+    assert err == f"penstock: There is no .py file in {tmp_path}; give a folder that has some.\n"
+
+
+def test_folder_of_unreadable_files_is_refused_with_their_number(tmp_path: Path) -> None:
+    below = tmp_path / "sources"
+    below.mkdir()
+    for name in ("a.py", "b.py"):
+        (below / name).write_bytes(b"\n\n'\xe9'\n")
+    with started(tmp_path / "tmp", str(below)) as run:
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert err == f"penstock: None of the .py files in {below} can be read (2 were found); give another folder.\n"
 
 
 def supervisor_of(place: Path) -> int:

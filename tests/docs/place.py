@@ -18,7 +18,6 @@ from typing import Any, Self
 from tests.docs.pages import ROOT, RUN, SHOWN, Block
 
 COMMAND_S = 40.0
-BEGIN_S = 20.0
 STOP_S = 30.0
 
 #: Ends the output of a command, with its status, which stays what it was for the next command.
@@ -26,7 +25,6 @@ _END = "\x04"
 _ANNOUNCE = f"__status=$?; printf '{_END}%d\\n' $__status; (exit $__status)\n"
 #: What the shell says, sooner or later, of a background command that was killed; at a terminal it looks different.
 _NOTICE = re.compile(r"^bash: line \d+: +\d+ Killed .*\n", re.MULTILINE)
-_IN_BACKGROUND = re.compile(r"2> ?(\S+) &$")
 
 
 class Place:
@@ -122,11 +120,7 @@ class Place:
         assert shell.stdin is not None
         shell.stdin.write(f"{command}\n{_ANNOUNCE}".encode())
         shell.stdin.flush()
-        status, output = self._listen(shell, command)
-        begun = _IN_BACKGROUND.search(command)
-        if begun:
-            self._await_first_words(self.folder / begun[1], command)
-        return status, output
+        return self._listen(shell, command)
 
     def _shell(self) -> "subprocess.Popen[bytes]":
         if self._bash is None:
@@ -157,13 +151,6 @@ class Place:
                     assert new, f"{self.page}: the shell has ended at `{command}`:\n{heard.decode()}"
                     heard += new
         return int(found[1]), _NOTICE.sub("", heard[: found.start()].decode())
-
-    def _await_first_words(self, log: Path, command: str) -> None:
-        """Wait until what was started in the background has begun, as its log shows."""
-        deadline = time.monotonic() + BEGIN_S
-        while not (log.exists() and log.stat().st_size):
-            assert time.monotonic() < deadline, f"{self.page}: `{command}` has not said anything for {BEGIN_S:g} s"
-            time.sleep(0.02)
 
 
 def conversation(text: str) -> Iterator[tuple[int, str, str]]:

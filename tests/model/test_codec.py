@@ -101,7 +101,7 @@ def test_what_no_reader_would_get_back_is_refused_with_its_path(unfit: object, s
     with pytest.raises(PayloadInvalid) as raised:
         encode_value(value, "the value")
     assert raised.value.path == path
-    assert (path.removeprefix(".") or "its top") in str(raised.value)
+    assert (f" at {path.removeprefix('.')}" if path else "The value holds ") in str(raised.value)
 
 
 @given(TREES, UNFIT_NUMBERS | UNFIT_TEXT)
@@ -114,11 +114,25 @@ def test_one_unfit_value_spoils_all_that_stands_beside_it(tree: object, unfit: o
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (math.nan, "The value holds nan at its top; JSON has no such number."),
-        ({"a": [1, -math.inf]}, "The value holds -inf at a[1]; JSON has no such number."),
-        ({"a": {"b": 2**63}}, "The value holds an integer beyond 64 bits at a.b; send it as text or Decimal."),
-        (["\udcff"], "The value holds text with a lone surrogate at [0], which is not valid Unicode."),
-        ({"a": {"\ud800": 1}}, "The value holds text with a lone surrogate at a, which is not valid Unicode."),
+        (math.nan, "The value holds nan; JSON has no such number, so give None or text instead."),
+        ({"a": [1, -math.inf]}, "The value holds -inf at a[1]; JSON has no such number, so give None or text instead."),
+        (2**63, "The value holds an integer beyond 64 bits; give it as text or Decimal."),
+        ({"a": {"b": 2**63}}, "The value holds an integer beyond 64 bits at a.b; give it as text or Decimal."),
+        (
+            ["\udcff"],
+            "The value holds text with a lone surrogate at [0], which is not valid Unicode; "
+            "decode it with errors='replace', or give bytes.",
+        ),
+        (
+            {"a": {"\ud800": 1}},
+            "The value holds a key with a lone surrogate at a, which is not valid Unicode; "
+            "decode it with errors='replace', or give bytes.",
+        ),
+        (
+            object(),
+            "The value cannot be written as JSON: Encoding objects of type object is unsupported. "
+            "Give an id or plain values instead.",
+        ),
     ],
 )
 def test_refusal_says_what_and_where(value: object, message: str) -> None:
@@ -210,7 +224,7 @@ def test_value_is_refused_exactly_above_its_size_limit(size: int, over: int) -> 
     ],
 )
 def test_type_without_a_json_form_is_refused_with_its_path(value: object, path: str) -> None:
-    with pytest.raises(PayloadInvalid, match="cannot be written as JSON at") as raised:
+    with pytest.raises(PayloadInvalid, match="cannot be written as JSON") as raised:
         encode_value(value, "the value")
     assert raised.value.path == path
 
@@ -258,6 +272,12 @@ def test_bytes_of_another_writer_are_checked_against_their_value() -> None:
     assert raised.value.path == ".n"
 
 
+@pytest.mark.parametrize(("data", "crc"), [(b"{}", 1), (b"{}", None), (b"\xff", None), (b"[", None)])
+def test_damage_is_told_with_what_to_do(data: bytes, crc: int | None) -> None:
+    with pytest.raises(EnvelopeCorrupt, match=r"`penstock doctor`, then delete the job and enqueue it again\.$"):
+        decode_envelope(data, crc)
+
+
 # -- JSON of others ---------------------------------------------------------------------------------------------------
 
 
@@ -274,14 +294,14 @@ def test_bytes_of_another_writer_are_checked_against_their_value() -> None:
         ("[1e999]", r"holds inf at \[0\]"),
         ("[9223372036854775808]", r"beyond 64 bits at \[0\]"),
         ('{"a": "\\ud800"}', "lone surrogate at a"),
-        ('{"\\ud800": 1}', "lone surrogate at its top"),
+        ('{"\\ud800": 1}', "holds a key with a lone surrogate, which"),
         ('{"a": 1, "a": 1}', "gives the key 'a' twice"),
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested deeper than 64"),
         ("[" * 200_000 + "]" * 200_000, "nested deeper than 64"),
     ],
 )
 def test_what_is_not_strict_json_is_refused(text: str | bytes, why: str) -> None:
-    with pytest.raises(PayloadInvalid, match=f"the arguments .*{why}|the arguments {why}"):
+    with pytest.raises(PayloadInvalid, match=f"The arguments .*{why}|The arguments {why}"):
         parse_json(text, "the arguments")
 
 

@@ -54,15 +54,15 @@ SPEAKING = [
     (JobNotFound("j1"), "No job has the id 'j1'."),
     (JobFailed("j1", "buried", "KeyError: 'x'", "Trace"), "Job j1 ended buried: KeyError: 'x'. See it with"),
     (JobFailed("j1", "expired", None), "Job j1 ended expired. See it with `penstock jobs show j1`."),
-    (ResultTimeout("j1", "ready", 2.50), "Job j1 is ready after 2.5 s."),
+    (ResultTimeout("j1", "ready", 2.50), "is ready after 2.5 s. Wait longer, or see how far it is with `penstock jobs"),
     (ResultTimeout("j1", "ready", 10, "No worker."), "Job j1 is ready after 10 s. No worker."),
     (QueueFull("mail", 1000, 2.3456), "Queue 'mail' is full (1,000 jobs). Try again in 2.35 s,"),
-    (UniqueConflict("k", "j1"), "Job j1 already holds the unique key 'k'."),
+    (UniqueConflict("k", "j1"), "Job j1 holds the unique key 'k'. Follow that job, cancel it, or"),
     (IdempotencyConflict("k", "j1"), "The idempotency key 'k' belongs to job j1, which has other content."),
     (LeaseLost("p1"), "The lease of process p1 is void"),
     (EngineUnknown("mysql://h", "No engine answers to mysql://h."), "No engine answers to mysql://h."),
     (SchemaMismatch(3, 2, "Too new."), "Too new."),
-    (Unsupported("memory", "transactions"), "The memory engine does not support transactions."),
+    (Unsupported("memory", "transactions"), "The memory engine does not support transactions; do without"),
 ]
 
 

@@ -58,7 +58,7 @@ def test_state_and_process_group_are_shown() -> None:
     board.occupy(0, 3, ID, 0)
     board.set_group(0, 1234)
     assert board.state is BoardState.WORKING
-    assert board.running()[0].group == 1234
+    assert board.groups() == [1234]
 
 
 def test_close_leaves_no_descriptor() -> None:

@@ -107,7 +107,66 @@ def test_unreadable_source_is_told_with_its_line(url: str, tmp_path: Path) -> No
 def test_wrong_application_is_told_in_one_line(url: str, tmp_path: Path) -> None:
     with working(url, app="nowhere_shop:app", cwd=tmp_path) as worker:
         assert worker.wait() == 2
-    assert worker.lines == [f"penstock: There is no module 'nowhere_shop' in {tmp_path} or where Python looks."]
+    assert worker.lines[0].startswith(
+        f"penstock: There is no module 'nowhere_shop' in {tmp_path} or where Python looks;"
+    )
+
+
+HANGS = """
+import os, pathlib
+pathlib.Path(__file__).with_suffix(".began").touch()
+reading, writing = os.pipe()
+os.read(reading, 1)
+"""
+
+
+def test_application_that_hangs_while_it_is_imported_ends_the_worker_and_shows_where(url: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_shop.py").write_text(HANGS)
+    with working(url, app="slow_shop:app", processes=2, start_timeout="1s", cwd=tmp_path) as worker:
+        assert worker.wait(timeout=15) == 5
+    assert worker.has_said("has not imported slow_shop:app within 1s and is killed; its stacks follow")
+    assert len([line for line in worker.lines if f'File "{tmp_path}/slow_shop.py", line 5' in line]) == 1
+    assert worker.lines[-1] == "penstock: 'slow_shop:app' was not imported within 1s (--start-timeout)."
+
+
+def test_import_that_takes_long_is_told_and_shown_on_request(url: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_shop.py").write_text(HANGS)
+    with working(url, app="slow_shop:app", cwd=tmp_path) as worker:
+        await_true((tmp_path / "slow_shop.began").exists)
+        worker.signal(signal.SIGTTIN)
+        await_true(lambda: worker.has_said(f'File "{tmp_path}/slow_shop.py", line 5'))
+        await_true(lambda: worker.has_said("is still importing slow_shop:app after"))
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(timeout=5) == 0
+
+
+def test_restart_that_hangs_is_tried_again_and_does_not_end_the_worker(app: Penstock, url: str, tmp_path: Path) -> None:
+    source = tmp_path / "shop_that_hangs.py"
+    source.write_text(SHOP)
+    with working(url, app="shop_that_hangs:app", start_timeout="1s", cwd=tmp_path) as worker:
+        assert app.enqueue("old").result(timeout=10) == 1
+        source.write_text(HANGS)
+        worker.signal(signal.SIGHUP)
+        await_true(lambda: worker.has_said("has not imported shop_that_hangs:app within 1s"))
+        source.write_text(SHOP)
+        assert app.enqueue("old").result(timeout=10) == 1
+
+
+def test_worker_that_can_do_nothing_says_so_at_its_start(url: str, tmp_path: Path) -> None:
+    (tmp_path / "bare_shop.py").write_text("from penstock.client import Penstock\napp = Penstock()\n")
+    with working(url, app="bare_shop:app", queues="default", burst=True, cwd=tmp_path) as worker:
+        assert worker.wait() == 0
+    assert worker.has_said("bare_shop:app has no tasks, so this worker finds nothing to do")
+    with working(url, queues="defualt", burst=True) as worker:
+        assert worker.wait() == 0
+    assert worker.has_said("the store does not know it: did you mean 'default'?")
+    assert worker.has_said("-Q leaves out the queues of")
+
+
+def test_start_says_in_words_what_the_store_promises(url: str) -> None:
+    with working(url, burst=True) as worker:
+        assert worker.wait() == 0
+    assert worker.has_said("(sqlite, every accepted job survives power loss (D2))")
 
 
 @pytest.mark.parametrize("where", ["no/such/folder/store.db", "folder", "text.db"])

@@ -138,7 +138,13 @@ def test_tending_makes_due_jobs_ready_and_tells_when_nothing_is_left() -> None:
     body.enrol(FIRST)
     later = add(engine, "thread.give", 1, delay_ms=150)
     tending = Tending(
-        lambda: engine, body.tender, body.heart, body.news.put, lease_ms=30_000, burst=True, tasks=["thread.give"]
+        lambda: engine,
+        body.tender,
+        body.heart,
+        body.news.put,
+        lease_ms=30_000,
+        burst=True,
+        tasks={"thread.give": "default"},
     )
     tending.begin()
     assert isinstance(body.next(), NothingLeft), "a job that is not due yet does not hold a burst up"

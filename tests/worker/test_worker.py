@@ -13,8 +13,12 @@ import pytest
 from penstock.client import Penstock
 from penstock.model.errors import JobFailed
 from penstock.model.states import State
+from penstock.worker.supervisor import LAST_S
 from tests.worker import jobs
 from tests.worker.harness import application, await_true, stored, working
+
+#: What starting to signal and waiting for the end may take on a busy machine.
+SLACK_S = 1.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("app")]
 
@@ -128,6 +132,57 @@ def test_job_that_blocks_in_c_is_given_back_by_a_second_signal(url: str, tmp_pat
         assert worker.wait() == 0
     found = stored(url, job.id)
     assert (found.state, found.counters.crashes, found.counters.interruptions) == (State.READY, 0, 1)
+
+
+def test_shutdown_timeout_is_the_whole_time_that_a_stop_takes(app: Penstock, url: str, tmp_path: Path) -> None:
+    """A job that blocks in C, a command that ignores SIGTERM and a child that blocks are given back all the same."""
+    held = [jobs.wait_in_c.enqueue(tmp_path / "gate"), app.enqueue("command.ignore"), app.enqueue("process.block")]
+    with working(url, shutdown_timeout="500ms") as worker:
+        await_true(lambda: all(job.state() is State.RUNNING for job in held))
+        await_true((tmp_path / "gate.started").exists)
+        (pid,) = worker.processes()
+        await_true(lambda: len(below(pid)) == 2)
+        told = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert time.monotonic() - told < 0.5 + LAST_S + SLACK_S
+        assert worker.has_said(f"process {pid} is killed, because these jobs do not stop")
+        assert worker.has_said(" have 500ms to finish")
+    for job in held:
+        counters = stored(url, job.id).counters
+        assert (job.state(), counters.interruptions, counters.crashes) == (State.READY, 1, 0)
+    assert app.workers() == []
+
+
+def test_stop_ends_in_time_though_the_store_is_away_and_leaves_the_jobs_to_the_lease(url: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = jobs.wait_for.enqueue(gate)
+    with working(url, shutdown_timeout="500ms", lease="8s") as worker:
+        await_true(gate.with_suffix(".started").exists)
+        with (tmp_path / "store.db-penstock" / "gate").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            told = time.monotonic()
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+            assert time.monotonic() - told < 0.5 + LAST_S + SLACK_S
+        assert worker.has_said("what its processes held is handed on when their leases lapse, in 8s")
+    assert job.state() is State.RUNNING
+    gate.touch()
+    with working(url):
+        assert job.result(timeout=20) == "seen"
+    counters = stored(url, job.id).counters
+    assert (counters.crashes, counters.failures) == (0, 0)
+
+
+def test_burst_says_which_jobs_it_leaves_and_why(app: Penstock, url: str) -> None:
+    for _ in range(2):
+        app.enqueue("old.task")
+    jobs.add.using(delay=3600).enqueue(1, 2)
+    with working(url, burst=True) as worker:
+        assert worker.wait() == 0
+        (line,) = [line for line in worker.lines if "stopping" in line]
+    assert "2 jobs of old.task (this worker does not know the task)" in line
+    assert "1 job of tests.worker.jobs.add (scheduled for later)" in line
 
 
 def test_job_that_ignores_its_timeout_is_killed_and_the_others_finish(url: str, tmp_path: Path) -> None:
@@ -263,7 +318,6 @@ def test_quiet_worker_claims_no_more_and_shows_stacks(url: str) -> None:
         await_true(lambda: worker.has_said("penstock/worker/pump.py"))
         worker.signal(signal.SIGTSTP)
         await_true(lambda: worker.has_said("quiet: no more jobs are claimed"))
-        time.sleep(0.3)  # the order is on its way to the process, which has no way to say that it arrived
         job = jobs.add.enqueue(1, 2)
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0

@@ -8,7 +8,8 @@ import click
 
 __all__ = ["demo"]
 
-_TERMINATED = 128 + signal.SIGTERM
+#: What would end the demo before it could stop its worker; SIGHUP comes when its terminal is closed.
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -28,8 +29,12 @@ def demo(folder: Path | None, keep: bool) -> None:
     from penstock.demo.sources import standard_library
     from penstock.demo.story import run
 
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number in _ENDS:
+        if before[number] is signal.SIG_DFL:  # `nohup` has SIGHUP ignored
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(run((folder or standard_library()).resolve(), Console(), keep=keep))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,7 +9,6 @@ import click
 from penstock.cli.access import reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, show, tame, write_json
-from penstock.cli.serving import live_workers, unserved
 from penstock.cli.versions import own_version
 from penstock.client import Penstock
 from penstock.engine import Counts, EngineInfo, Finding, WorkerView
@@ -17,18 +16,14 @@ from penstock.engines.open import examine, without_password
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
+from penstock.promises import promise
+from penstock.serving import is_gone, live_workers, unserved
 
 __all__ = ["doctor"]
 
 #: How many tasks without a worker are told one by one.
 _MOST_TOLD = 5
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
-_PROMISES = {
-    "D0": "lost with the store's process",
-    "D1": "survives kills of any process, not power loss",
-    "D2": "survives power loss",
-    "D3": "survives the loss of the machine",
-}
 
 
 @click.command()
@@ -80,13 +75,13 @@ def _inside(app: Penstock) -> Iterator[Finding]:
 
 def _durability(info: EngineInfo) -> Finding:
     late = f"; {info.late_results:,} late results refused so far" if info.late_results else ""
-    return Finding("durability", "ok", f"{info.durability}: an accepted job {_PROMISES[info.durability]}{late}")
+    return Finding("durability", "ok", f"{promise(info.durability)}{late}")
 
 
 def _workers(workers: list[WorkerView]) -> Iterator[Finding]:
-    live = [worker for worker in workers if worker.lease_left_ms > 0]
+    live = live_workers(workers)
     if live:
-        told = ", ".join(f"pid {worker.info.pid} on {worker.info.host}" for worker in live[:5])
+        told = ", ".join(f"pid {info.pid} on {info.host}" for info in live[:5])
         more = f" and {len(live) - 5} more" if len(live) > 5 else ""
         yield Finding("workers", "ok", f"{len(live)} live: {told}{more}")
     else:
@@ -96,6 +91,11 @@ def _workers(workers: list[WorkerView]) -> Iterator[Finding]:
             held = number(worker.running, "job")
             found = f"the lease of pid {worker.info.pid} on {worker.info.host} has lapsed; it holds {held}"
             remedy = "Its jobs are handed on as soon as any worker runs."
+            yield Finding("workers", "warning", found, remedy)
+        elif is_gone(worker.info):
+            held, left = number(worker.running, "job"), spell(worker.lease_left_ms / 1000)
+            found = f"pid {worker.info.pid} on {worker.info.host} is gone without a word; it held {held}"
+            remedy = f"Its lease lapses in {left}; then any worker that runs takes its jobs over."
             yield Finding("workers", "warning", found, remedy)
 
 

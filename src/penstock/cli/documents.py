@@ -9,6 +9,7 @@ from penstock.engine import QueueInfo, WorkerView
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
 from penstock.model.job import ErrorInfo, Job
+from penstock.serving import is_gone
 
 __all__ = ["arguments_of", "job_document", "queue_document", "worker_document"]
 
@@ -91,6 +92,7 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
         "processes": worker.processes,
         "running": worker.running,
         "draining": worker.drain,
+        "gone": is_gone(info),
         "lease_left_ms": worker.lease_left_ms,
         "enrolled_at": moment(worker.enrolled_ms),
     }

@@ -37,6 +37,7 @@ Exit statuses:
   2    wrong usage, settings, application or arguments
   3    the store cannot be used
   4    a job found the worker unfit
+  5    the application was not imported within --start-timeout
   130  interrupted by Ctrl-C
   141  whoever read the output went away
 """

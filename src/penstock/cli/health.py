@@ -6,12 +6,12 @@ from msgspec import Struct
 from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, write_json
-from penstock.cli.serving import live_workers, unserved
 from penstock.cli.words import duration
 from penstock.client import Penstock
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
+from penstock.serving import live_workers, unserved
 
 __all__ = ["health"]
 

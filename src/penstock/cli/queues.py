@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import click
 
+from penstock.checks import check_queue
 from penstock.cli.access import existing_store, reaches_store, store
 from penstock.cli.documents import queue_document
 from penstock.cli.screen import Cell, Column, as_json, show_table, styled, write_json
@@ -13,7 +14,6 @@ from penstock.engine import Delete, Filter, QueueInfo
 from penstock.model.durations import spell
 from penstock.model.errors import TaskInvalid
 from penstock.model.states import WAITING, State
-from penstock.options import check_queue
 
 __all__ = ["queues"]
 

@@ -22,6 +22,7 @@ def _works(command: F) -> F:
         click.option("--lease", metavar="TIME", help="Silence after which jobs are handed on. [30s]"),
         click.option("--max-jobs", metavar="N", help="Restart a process after so many jobs."),
         click.option("--max-memory", metavar="SIZE", help="Restart a process that uses more, as 512M."),
+        click.option("--start-timeout", metavar="TIME", help="How long a process may import the application. [2m]"),
         click.option("--shutdown-timeout", metavar="TIME", help="How long running jobs may finish. [25s]"),
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error. [info]"),
         click.option("--log-format", metavar="FORM", help="text or json. [text]"),
@@ -35,7 +36,7 @@ def _works(command: F) -> F:
 @reaches_store
 @click.option("--processes", metavar="N", help="Processes that run jobs. [CPUs]")
 @_works
-@click.option("--burst", is_flag=True, default=None, help="End when there is nothing left to do.")
+@click.option("--burst", is_flag=True, default=None, help="End when there is nothing left that it can do.")
 @click.option("--reload", is_flag=True, default=None, help="Restart when a source file changes.")
 @click.pass_context
 def worker(ctx: click.Context, /, **given: Any) -> None:
@@ -44,6 +45,11 @@ def worker(ctx: click.Context, /, **given: Any) -> None:
     Ctrl-C or SIGTERM finishes what runs; a second one gives it back at once. SIGTSTP stops taking jobs, SIGHUP replaces
     the processes one by one, SIGTTIN writes all stacks to the log. The number of jobs at once is processes times
     (slots + coroutines + children).
+
+    Told to stop, it ends at most 2 s after --shutdown-timeout: jobs that still run then are interrupted and given back
+    free of charge, and a process that does not yield within 1 s is killed.
+
+    With --burst the exit status is 0 even if jobs are left that this worker cannot run; the log says which and why.
     """
     _run(ctx, given)
 

@@ -10,6 +10,7 @@ from penstock.cli.exits import FAILED
 from penstock.cli.screen import Cell, Column, ago, as_json, show_table, styled, write_json
 from penstock.engine import WorkerView
 from penstock.model.durations import spell
+from penstock.serving import is_gone
 
 __all__ = ["workers"]
 
@@ -24,7 +25,9 @@ def workers() -> None:
 @as_json
 @click.pass_context
 def list_workers(ctx: click.Context, as_json: bool) -> None:
-    """List the workers that are alive.
+    """List the workers that hold a lease.
+
+    A worker of this machine whose process has ended is shown as gone: its jobs are handed on when its lease lapses.
 
     With --json, one document: {"workers": [...]}.
     """
@@ -52,6 +55,12 @@ def _show(found: list[WorkerView]) -> None:
         Column("", whole=True),
     )
     show_table(columns, [_row(worker, now_ms) for worker in found])
+    if any(is_gone(worker.info) for worker in found):
+        click.echo(
+            "The process of a worker that is gone has ended without giving its jobs back; other workers take them over "
+            "once its lease has lapsed.",
+            err=True,
+        )
 
 
 def _row(worker: WorkerView, now_ms: int) -> tuple[Cell, ...]:
@@ -65,8 +74,14 @@ def _row(worker: WorkerView, now_ms: int) -> tuple[Cell, ...]:
         f"{worker.running:,}",
         ago(worker.enrolled_ms, now_ms),
         spell(worker.lease_left_ms / 1000) if worker.lease_left_ms else styled("lapsed", "red"),
-        styled("draining", "yellow") if worker.drain else "",
+        _standing(worker),
     )
+
+
+def _standing(worker: WorkerView) -> Cell:
+    if is_gone(worker.info):
+        return styled("gone", "red")
+    return styled("draining", "yellow") if worker.drain else ""
 
 
 @workers.command()

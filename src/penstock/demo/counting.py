@@ -36,13 +36,22 @@ class FileCount(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """The sums of many counts."""
+    """The sums of many counts.
 
-    files: int = 0
+    Attributes:
+        unreadable: files of which nothing could be counted.
+    """
+
+    counted: int = 0
+    unreadable: int = 0
     lines: int = 0
     definitions: int = 0
     compressed: int = 0
     broken: int = 0
+
+    @property
+    def files(self) -> int:
+        return self.counted + self.unreadable
 
 
 class Balance(Struct, frozen=True):
@@ -99,11 +108,12 @@ def _definitions(source: str) -> int | None:
     return sum(isinstance(node, _DEFINITIONS) for node in ast.walk(tree))
 
 
-def total(counts: Iterable[FileCount]) -> Totals:
+def total(counts: Iterable[FileCount], *, unreadable: int) -> Totals:
     """Add counts up."""
     several = list(counts)
     return Totals(
-        files=len(several),
+        counted=len(several),
+        unreadable=unreadable,
         lines=sum(one.lines for one in several),
         definitions=sum(one.definitions for one in several),
         compressed=sum(one.compressed for one in several),

@@ -15,16 +15,29 @@ from penstock.demo.casualty import Toll
 from penstock.demo.counting import Balance, Totals
 from penstock.model.job import Job
 
-__all__ = ["Meter", "compare", "measured", "say", "tell_balance", "tell_buried", "tell_flaky", "tell_kept", "tell_toll"]
+__all__ = [
+    "Meter",
+    "compare",
+    "measured",
+    "plural",
+    "say",
+    "tell_balance",
+    "tell_buried",
+    "tell_flaky",
+    "tell_kept",
+    "tell_toll",
+]
 
 _STEPS = 5
 _PATHS = 10
 _ROWS = (
-    ("files counted", "files"),
+    ("files", "files"),
+    ("  counted", "counted"),
+    ("  unreadable, so the job was buried", "unreadable"),
     ("lines", "lines"),
     ("functions and classes", "definitions"),
     ("bytes when compressed", "compressed"),
-    ("files that are no valid Python", "broken"),
+    ("counted files that are no valid Python", "broken"),
 )
 
 
@@ -80,7 +93,7 @@ def compare(console: Console, ours: Totals, plain: Totals, ours_s: float, plain_
     for label, name in _ROWS:
         one, other = getattr(ours, name), getattr(plain, name)
         table.add_row(label, f"{one:,}", f"{other:,}", style="" if one == other else "bold red")
-    table.add_row("time", f"{ours_s:.1f} s", f"{plain_s:.1f} s")
+    table.add_row("time, start of the worker included", f"{ours_s:.1f} s", f"{plain_s:.1f} s")
     console.print()
     console.print(table)
 
@@ -93,8 +106,8 @@ def tell_toll(console: Console, toll: Toll) -> None:
         return
     say(
         console,
-        f"Killed: process {toll.pid}. It held {_jobs(toll.held)}. Begun, so charged a crash: {toll.begun}. "
-        f"Only claimed, so given back free: {toll.held - toll.begun}.\n"
+        f"Killed: process {toll.pid}. It held {plural(toll.held, 'job')}.\n"
+        f"        Begun, so charged a crash: {toll.begun}. Only claimed, so given back: {toll.held - toll.begun}.\n"
         f"        Run again and ended: {toll.ended} of {toll.held}.",
     )
 
@@ -112,22 +125,20 @@ def tell_flaky(console: Console, jobs: Iterable[Job]) -> None:
 def tell_buried(console: Console, jobs: Iterable[Job]) -> None:
     """Show each job that a person has to look at, with its traceback."""
     for job in jobs:
-        say(console, f"Buried: job {job.id} after {job.counters.failures} failures:")
+        say(console, f"Buried: job {job.id} after {plural(job.counters.failures, 'failure')}:")
         text = "" if job.error is None else job.error.traceback or str(job.error)
         say(console, "\n".join(f"        {line}" for line in text.splitlines()), "dim")
 
 
-def tell_balance(console: Console, balance: Balance, files: int, *, equal: bool) -> None:
+def tell_balance(console: Console, balance: Balance, totals: Totals, *, equal: bool) -> None:
     """Say whether anything was lost or counted twice."""
     console.print()
     if equal:
-        say(
-            console,
-            f"Nothing was lost and nothing was counted twice: {files:,} files, and the same sums.",
-            "bold green",
-        )
+        say(console, "Nothing was lost, nothing was counted twice, and the sums are the same:", "bold green")
+        counted = f"{plural(totals.counted, 'file')} counted"
+        say(console, f"{counted}, {totals.unreadable} buried, one process killed.", "bold green")
         return
-    say(console, "The two computations DIFFER.", "bold red")
+    say(console, "The sums DIFFER.", "bold red")
     faults = (("lost", balance.lost), ("counted twice", balance.doubled), ("counted differently", balance.different))
     for what, paths in faults:
         say(console, f"{len(paths):,} {what}" + "".join(f"\n  {path}" for path in paths[:_PATHS]))
@@ -144,5 +155,6 @@ def tell_kept(console: Console, url: str, buried: Iterable[Job], folder: Path) -
     say(console, "\n".join(f"  {command}" for command in [*commands, f"rm -r {folder}"]))
 
 
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"
+def plural(number: int, what: str) -> str:
+    """Write a number of things."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -17,6 +17,7 @@ from penstock.demo.display import (
     Meter,
     compare,
     measured,
+    plural,
     say,
     tell_balance,
     tell_buried,
@@ -25,7 +26,7 @@ from penstock.demo.display import (
     tell_toll,
 )
 from penstock.demo.hired import PROCESSES, DemoFailed, HiredWorker
-from penstock.demo.sources import Trouble, find_sources, make_trouble
+from penstock.demo.sources import Found, Trouble, find_sources, make_trouble
 from penstock.demo.tasks import QUEUE, app, count_file, count_locked_file
 from penstock.model.job import Job, ProcessId
 from penstock.model.states import FINAL, State
@@ -51,17 +52,16 @@ def run(folder: Path, console: Console, *, keep: bool) -> int:
         keep: leave the store behind and say how to look at it.
 
     Returns:
-        0 if the totals are equal, else 1.
+        0 if the sums are equal, else 1.
 
     Raises:
         DemoFailed: there is nothing to count, or the worker could not do its work.
     """
-    say(console, f"looking for source files in {folder} ...")
-    found = find_sources(folder)
-    if not found.files:
-        raise DemoFailed(f"There is no readable .py file in {folder}; give a folder that has some.")
-    left_out = f"; {found.left_out} left out, as their text cannot be decoded" if found.left_out else ""
-    say(console, f"{len(found.files):,} files{left_out}. Added: one that cannot be read, and a lock left behind.")
+    say(console, f"looking for Python files in {folder} ...")
+    found = _found(folder)
+    left_out = f"; {found.left_out:,} more cannot be read and are left out" if found.left_out else ""
+    say(console, f"{plural(len(found.files), 'file')}{left_out}")
+    say(console, "added to have some trouble: an unreadable file, and a lock left behind")
     with _place(keep) as place:
         trouble = make_trouble(place)
         done = _by_jobs(found.files, trouble, place, console)
@@ -70,6 +70,17 @@ def run(folder: Path, console: Console, *, keep: bool) -> int:
         if keep:
             tell_kept(console, _url(place), _in_state(done.jobs, State.BURIED), place)
     return status
+
+
+def _found(folder: Path) -> Found:
+    found = find_sources(folder)
+    if found.files:
+        return found
+    if found.left_out:
+        raise DemoFailed(
+            f"None of the .py files in {folder} can be read ({found.left_out:,} were found); give another folder."
+        )
+    raise DemoFailed(f"There is no .py file in {folder}; give a folder that has some.")
 
 
 @contextmanager
@@ -92,7 +103,8 @@ def _by_jobs(files: Sequence[Path], trouble: Trouble, place: Path, console: Cons
     app.redirect(_url(place))
     begun = time.monotonic()
     jobs = _enqueue(files, trouble)
-    say(console, f"{jobs:,} jobs enqueued in {time.monotonic() - begun:.2f} s: {_url(place)}")
+    say(console, f"{jobs:,} jobs, one for each file, enqueued in {time.monotonic() - begun:.2f} s")
+    say(console, f"the store is {_url(place)}")
     say(console, f"a worker with {PROCESSES} processes starts")
     with HiredWorker(_url(place), place) as worker, measured(console, "by jobs", jobs) as meter:
         casualty, process = _follow(worker, jobs, meter, console)
@@ -169,14 +181,16 @@ def _one_after_another(files: Sequence[Path], console: Console) -> tuple[list[Fi
 def _account(done: Run, files: Sequence[Path], plain: Sequence[FileCount], plain_s: float, console: Console) -> int:
     """Show what happened and compare; answers the exit status."""
     succeeded = _in_state(done.jobs, State.SUCCEEDED)
-    ours: list[FileCount] = [app.decode_result(job.task, job.result or b"null") for job in succeeded]
+    buried = _in_state(done.jobs, State.BURIED)
+    counts: list[FileCount] = [app.decode_result(job.task, job.result or b"null") for job in succeeded]
+    ours, others = total(counts, unreadable=len(buried)), total(plain, unreadable=len(files) + 1 - len(plain))
     tell_toll(console, done.toll)
     tell_flaky(console, succeeded)
-    tell_buried(console, _in_state(done.jobs, State.BURIED))
-    compare(console, total(ours), total(plain), done.took_s, plain_s)
-    found = balance(map(str, files), ours, plain)
-    equal = found.even and total(ours) == total(plain)
-    tell_balance(console, found, len(files), equal=equal)
+    tell_buried(console, buried)
+    compare(console, ours, others, done.took_s, plain_s)
+    found = balance(map(str, files), counts, plain)
+    equal = found.even and ours == others
+    tell_balance(console, found, ours, equal=equal)
     return 0 if equal else 1
 
 

@@ -29,7 +29,7 @@ def count_locked_file(path: str, lock: str) -> FileCount:
         Path(lock).touch(exist_ok=False)
     except FileExistsError:
         Path(lock).unlink()
-        raise LockLeftBehind(f"{lock} was left behind; it is removed, so the next attempt can take it") from None
+        raise LockLeftBehind(f"{Path(lock).name} was left behind; it is removed now") from None
     try:
         return count(Path(path))
     finally:

@@ -74,7 +74,11 @@ def encode_envelope(
             Envelope(ENVELOPE_VERSION, task, Raw(args), Raw(kwargs), dict(headers) if headers else None, trace)
         )
     except UnicodeEncodeError as error:
-        raise PayloadInvalid(f"A header or task name holds a lone surrogate: {error}.", "headers") from error
+        raise PayloadInvalid(
+            f"A header or the name of task {task!r} holds a lone surrogate, which is not valid Unicode: {error}. "
+            "Decode such text with errors='replace'.",
+            "headers",
+        ) from error
     if len(data) > limit:
         raise PayloadTooLarge(f"The envelope of a job of task {task!r}", len(data), limit)
     return data, zlib.crc32(data)
@@ -88,12 +92,12 @@ def decode_envelope(data: bytes, crc: int | None) -> Envelope:
         EnvelopeTooNew: a newer major version wrote it.
     """
     if crc is not None and zlib.crc32(data) != crc:
-        raise EnvelopeCorrupt("The stored envelope fails its CRC-32: its bytes are not those that were accepted.")
+        raise _corrupt("fails its CRC-32: its bytes are not those that were accepted")
     try:
         envelope = _decode_envelope(data)
     except _UNREADABLE as error:
         _refuse_newer(data)
-        raise EnvelopeCorrupt(f"The stored envelope cannot be read: {error}") from error
+        raise _corrupt(f"cannot be read: {error}") from error
     if envelope.v > ENVELOPE_VERSION:
         raise EnvelopeTooNew(envelope.v, ENVELOPE_VERSION)
     return envelope
@@ -107,6 +111,12 @@ def _refuse_newer(data: bytes) -> None:
             raise EnvelopeTooNew(version, ENVELOPE_VERSION)
 
 
+def _corrupt(why: str) -> EnvelopeCorrupt:
+    return EnvelopeCorrupt(
+        f"The stored envelope {why}. Look for damage with `penstock doctor`, then delete the job and enqueue it again."
+    )
+
+
 def amend_envelope(
     data: bytes, *, args: bytes | None = None, kwargs: bytes | None = None, limit: int = DEFAULT_MAX_PAYLOAD
 ) -> tuple[bytes, int]:
@@ -114,7 +124,7 @@ def amend_envelope(
     try:
         fields: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Raw])
     except _UNREADABLE as error:
-        raise EnvelopeCorrupt(f"The stored envelope cannot be read: {error}") from error
+        raise _corrupt(f"cannot be read: {error}") from error
     if args is not None:
         fields["args"] = Raw(args)
     if kwargs is not None:
@@ -159,7 +169,7 @@ def check_encoded(
     The bytes tell in one pass whether any of these can be present; only then is the value itself walked.
     """
     if len(data) > limit:
-        raise PayloadTooLarge(what[:1].upper() + what[1:], len(data), limit)
+        raise PayloadTooLarge(_begun(what), len(data), limit)
     nested = data.count(b"[") + data.count(b"{") > MAX_DEPTH
     if nested or b"null" in data or _LONG_NUMBER.search(data) is not None:
         try:
@@ -178,22 +188,22 @@ def parse_json(text: str | bytes, what: str) -> Any:
     import json
 
     def refuse(name: str) -> Any:
-        raise PayloadInvalid(f"{what} holds {name}, which is not JSON.")
+        raise PayloadInvalid(f"{_begun(what)} holds {name}, which is not JSON; write null or a text instead.")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in items:
             if key in found:
-                raise PayloadInvalid(f"{what} gives the key {key!r} twice in one object.", key)
+                raise PayloadInvalid(f"{_begun(what)} gives the key {key!r} twice in one object; leave one out.", key)
             found[key] = value
         return found
 
     try:
         value = json.loads(text, parse_constant=refuse, object_pairs_hook=pairs)
     except RecursionError as error:
-        raise PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH}.") from error
+        raise _too_deep(what) from error
     except ValueError as error:
-        raise PayloadInvalid(f"{what} is not JSON: {error}.") from error
+        raise PayloadInvalid(f"{_begun(what)} is not JSON: {error}.") from error
     _walk(value, what, "", 0)
     return value
 
@@ -210,9 +220,11 @@ def _explain(value: object, what: str, error: Exception, enc_hook: Callable[[Any
         except PayloadInvalid as found:
             return found
     if endless:
-        return PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH} levels, or holds itself.")
+        return _too_deep(what, ", or holds itself")
     path = _unwritable(value, enc_hook, "", 0)
-    return PayloadInvalid(f"{what} cannot be written as JSON at {_place(path)}: {error}.", path)
+    return PayloadInvalid(
+        f"{_begun(what)} cannot be written as JSON{_at(path)}: {error}. Give an id or plain values instead.", path
+    )
 
 
 def _unwritable(value: object, enc_hook: Callable[[Any], Any] | None, path: str, depth: int) -> str:
@@ -235,10 +247,10 @@ def _items(value: object) -> Iterable[tuple[str, object]]:
 
 def _walk(value: object, what: str, path: str, depth: int) -> None:
     if depth >= MAX_DEPTH and isinstance(value, _CONTAINERS):
-        raise PayloadInvalid(f"{what} is nested deeper than {MAX_DEPTH} levels.", path)
+        raise _too_deep(what, path=path)
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_text(key, what, path)
+            _check_text(key, what, path, "a key")
             _walk(inner, what, f"{path}.{key}", depth + 1)
     elif isinstance(value, _CONTAINERS):
         for index, inner in enumerate(value):
@@ -246,23 +258,32 @@ def _walk(value: object, what: str, path: str, depth: int) -> None:
     elif isinstance(value, str):
         _check_text(value, what, path)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise PayloadInvalid(f"{what} holds {value} at {_place(path)}; JSON has no such number.", path)
+        raise _unfit(what, str(value), path, "; JSON has no such number, so give None or text instead.")
     elif isinstance(value, int) and not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
-        raise PayloadInvalid(
-            f"{what} holds an integer beyond 64 bits at {_place(path)}; send it as text or Decimal.", path
-        )
+        raise _unfit(what, "an integer beyond 64 bits", path, "; give it as text or Decimal.")
 
 
-def _check_text(value: object, what: str, path: str) -> None:
+def _check_text(value: object, what: str, path: str, found: str = "text") -> None:
     if not isinstance(value, str):
         return
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise PayloadInvalid(
-            f"{what} holds text with a lone surrogate at {_place(path)}, which is not valid Unicode.", path
-        ) from None
+        rest = ", which is not valid Unicode; decode it with errors='replace', or give bytes."
+        raise _unfit(what, f"{found} with a lone surrogate", path, rest) from None
 
 
-def _place(path: str) -> str:
-    return path.removeprefix(".") or "its top"
+def _unfit(what: str, found: str, path: str, rest: str) -> PayloadInvalid:
+    return PayloadInvalid(f"{_begun(what)} holds {found}{_at(path)}{rest}", path)
+
+
+def _too_deep(what: str, also: str = "", path: str = "") -> PayloadInvalid:
+    return PayloadInvalid(f"{_begun(what)} is nested deeper than {MAX_DEPTH} levels{also}; make it flatter.", path)
+
+
+def _at(path: str) -> str:
+    return f" at {path.removeprefix('.')}" if path else ""
+
+
+def _begun(what: str) -> str:
+    return what[:1].upper() + what[1:]

@@ -153,7 +153,8 @@ class JobNotFound(PenstockError):
     def __init__(self, id: str) -> None:
         self.id = id
         super().__init__(
-            f"No job has the id {id!r}. It was never accepted here, was deleted, or ended longer ago than it is kept."
+            f"No job has the id {id!r}. It was never accepted here, was deleted, or ended longer ago than it is kept; "
+            "a task's keep= says how long that is."
         )
 
 
@@ -178,7 +179,8 @@ class ResultTimeout(PenstockError):
 
     def __init__(self, id: str, state: str, timeout: float, hint: str = "") -> None:
         self.id, self.state, self.timeout = id, state, timeout
-        super().__init__(f"Job {id} is {state} after {timeout:g} s.{' ' + hint if hint else ''}")
+        way_out = hint or f"Wait longer, or see how far it is with `penstock jobs show {id}`."
+        super().__init__(f"Job {id} is {state} after {timeout:g} s. {way_out}")
 
 
 class JobRefused(PenstockError):
@@ -207,7 +209,10 @@ class UniqueConflict(JobRefused):
 
     def __init__(self, key: str, holder: str) -> None:
         self.key, self.holder = key, holder
-        super().__init__(f"Job {holder} already holds the unique key {key!r}.")
+        super().__init__(
+            f"Job {holder} holds the unique key {key!r}. Follow that job, cancel it, or use another key; "
+            "Unique(..., clash='keep') gives you that job instead of this error."
+        )
 
 
 class IdempotencyConflict(JobRefused):
@@ -225,7 +230,10 @@ class LeaseLost(PenstockError):
 
     def __init__(self, process: str) -> None:
         self.process = process
-        super().__init__(f"The lease of process {process} is void: what it held has been handed on.")
+        super().__init__(
+            f"The lease of process {process} is void: what it held has been handed on, and nothing was stored. "
+            "End the work; another process does it again."
+        )
 
 
 class EngineError(PenstockError):
@@ -281,7 +289,7 @@ class Unsupported(EngineError):
 
     def __init__(self, engine: str, capability: str) -> None:
         self.capability = capability
-        super().__init__(f"The {engine} engine does not support {capability}.")
+        super().__init__(f"The {engine} engine does not support {capability}; do without, or use another engine.")
 
 
 class Steering(BaseException):

@@ -91,7 +91,7 @@ class Policy(Struct, frozen=True, omit_defaults=True):
 
     @property
     def at_most_once(self) -> bool:
-        """Started once, then buried, never repeated."""
+        """Started once, then buried, never repeated, not even where its task asks for that."""
         return self.max_attempts == 1 and self.max_crashes == 0
 
     def retries(self, names: tuple[str, ...]) -> bool:

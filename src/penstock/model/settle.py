@@ -5,7 +5,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from penstock.model.durations import LONGEST_S
-from penstock.model.job import Change, Claim, Counters
+from penstock.model.job import Change, Claim, Counters, ErrorInfo
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Policy
 from penstock.model.states import Cause, State
@@ -29,8 +29,7 @@ def settle(claim: Claim, outcome: Outcome, luck: float) -> Change:
         case Ending.LOST:
             return _lost(claim, outcome)
         case Ending.SNOOZED:
-            counters = replace(claim.counters, snoozes=claim.counters.snoozes + 1)
-            return _again(claim, outcome, Cause.SNOOZE, counters, outcome.after_ms or 0)
+            return _snoozed(claim, outcome)
         case Ending.RELEASED:
             return _released(claim, outcome)
         case Ending.CANCELLED:
@@ -57,6 +56,8 @@ def _failed(claim: Claim, outcome: Outcome, luck: float) -> Change:
     counters = replace(counters, failures=counters.failures + 1)
     if outcome.cancel_requested:
         return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+    if outcome.verdict == "retry" and policy.at_most_once:
+        return _end_once(claim, outcome, counters)
     given_up = outcome.verdict == "bury" or (outcome.verdict is None and not policy.retries(outcome.names))
     if given_up or counters.failures >= policy.max_attempts:
         return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
@@ -89,18 +90,46 @@ def _lost(claim: Claim, outcome: Outcome) -> Change:
     return _again(claim, outcome, Cause.LOSE, counters, 0)
 
 
+def _snoozed(claim: Claim, outcome: Outcome) -> Change:
+    """Put the job off as its task asked, unless it would then start a second time although it must not."""
+    counters = _started(claim) if outcome.started else claim.counters
+    if outcome.started and claim.policy.at_most_once:
+        return _end_once(claim, outcome, counters)
+    counters = replace(counters, snoozes=counters.snoozes + 1)
+    return _again(claim, outcome, Cause.SNOOZE, counters, outcome.after_ms or 0)
+
+
 def _released(claim: Claim, outcome: Outcome) -> Change:
     if not outcome.started:
         return _again(claim, outcome, Cause.RELEASE, claim.counters, 0)
+    counters = _started(claim)
     if claim.policy.at_most_once:
-        return _end(claim, outcome, Cause.BURY, State.BURIED, _started(claim))
+        return _end_once(claim, outcome, counters)
     if outcome.cancel_requested:
-        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, _started(claim))
-    counters = replace(claim.counters, interruptions=claim.counters.interruptions + 1)
+        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+    counters = replace(counters, interruptions=counters.interruptions + 1)
     return _again(claim, outcome, Cause.RELEASE, counters, 0)
 
 
+def _end_once(claim: Claim, outcome: Outcome, counters: Counters) -> Change:
+    """Bury a job that would otherwise run again, and say why: its code had begun, and it may begin only once."""
+    told = outcome.error or ErrorInfo(kind=outcome.ending.value, attempt=claim.attempt)
+    reason = f"{told.message}; " if told.message else ""
+    message = f"{reason}{_WOULD[outcome.ending]}, but it may start only once (max_attempts=1, max_crashes=0)"
+    return _end(claim, replace(outcome, error=replace(told, message=message)), Cause.BURY, State.BURIED, counters)
+
+
+#: What would have become of a job whose attempt ended so.
+_WOULD = {
+    Ending.FAILED: "the task asked to be run again",
+    Ending.TIMED_OUT: "the task asked to be run again",
+    Ending.SNOOZED: "the task put itself off after it had started",
+    Ending.RELEASED: "its worker stopped and gave it back after it had started",
+}
+
+
 def _started(claim: Claim) -> Counters:
+    """Count one more started attempt. Made by hand: `replace` would cost each job that succeeds a microsecond more."""
     counters = claim.counters
     return Counters(
         counters.attempts + 1,

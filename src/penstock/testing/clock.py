@@ -24,15 +24,17 @@ class TurnedClock:
         self._boots = 1
 
     def turn(self, ms: int) -> None:
-        """Let time pass, for the time of day and for leases alike."""
+        """Let time pass, in ms, for the time of day and for leases alike."""
         if ms < 0:
-            raise ValueError(f"Time cannot pass by {ms} ms; to set the time of day back use jump_wall.")
+            raise ValueError(
+                f"Time cannot pass by {ms} ms; give 0 or more, or set the time of day back with jump_wall."
+            )
         with self._lock:
             self._wall_ms += ms
             self._steady_ms += ms
 
     def jump_wall(self, ms: int) -> None:
-        """Set the time of day forward or back while no time passes."""
+        """Set the time of day forward or back, in ms, while no time passes."""
         with self._lock:
             self._wall_ms += ms
 
@@ -43,13 +45,16 @@ class TurnedClock:
             self._steady_ms = 0
 
     def wall_ms(self) -> int:
+        """Give the time of day in ms since the epoch."""
         with self._lock:
             return self._wall_ms
 
     def steady_ms(self) -> int:
+        """Give the time that has passed in this boot."""
         with self._lock:
             return self._steady_ms
 
     def boot(self) -> str:
+        """Give the identity of this boot."""
         with self._lock:
             return f"boot-{self._boots}"

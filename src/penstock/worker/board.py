@@ -4,7 +4,7 @@ Layout, in native 64-bit words::
 
     header   steady time of the pump's last beat (ns, 0 before the first), state, number of claims held
     places   nine words for each job that can run at once: token, deadline (steady ns, 0 for none),
-             process group of an external command, length of the job's id, the id as text in five words
+             process group of a child or command, length of the job's id, the id as text in five words
     ring     tokens of the jobs that ended last
 
 A place holds its job from before the first line of user code until after the last. The token enters the ring before
@@ -33,12 +33,13 @@ _LONGEST_ID = (_PLACE - _ID) * _WORD
 
 
 class BoardState(IntEnum):
-    """How far a process has come."""
+    """How far a process has come. From `IMPORTING` on it shows its stacks when it is asked to."""
 
     STARTING = 0
-    WORKING = 1
-    QUIET = 2
-    ENDED = 3
+    IMPORTING = 1
+    WORKING = 2
+    QUIET = 3
+    ENDED = 4
 
 
 class Shown(Struct, frozen=True):
@@ -48,7 +49,6 @@ class Shown(Struct, frozen=True):
     token: int
     id: str
     deadline_ns: int | None
-    group: int
 
 
 class Board:
@@ -99,7 +99,7 @@ class Board:
         words[word] = token
 
     def set_group(self, place: int, group: int) -> None:
-        """Name the process group of an external command, to be ended with this process; 0 for none."""
+        """Name the process group of a child or command, to be ended with this process; 0 for none."""
         self._words[_HEADER + place * _PLACE + _GROUP] = group
 
     def vacate(self, place: int) -> None:
@@ -131,6 +131,11 @@ class Board:
         """Give every job whose code may be running."""
         return [shown for place in range(self.places) if (shown := self._shown(place)) is not None]
 
+    def groups(self) -> list[int]:
+        """Give the process groups of children and commands, also of children that run no job now."""
+        words = (self._words[_HEADER + place * _PLACE + _GROUP] for place in range(self.places))
+        return [group for group in words if group]
+
     def started(self) -> frozenset[int]:
         """Give the tokens of every claim whose code had begun and whose outcome may be undelivered."""
         running = {shown.token for shown in self.running()}
@@ -138,12 +143,12 @@ class Board:
 
     def _shown(self, place: int) -> Shown | None:
         word = _HEADER + place * _PLACE
-        token, deadline, group, length = self._words[word : word + _ID]
+        token, deadline, _, length = self._words[word : word + _ID]
         if not token:
             return None
         start = (word + _ID) * _WORD
         id = bytes(self._bytes[start : start + length]).decode(errors="replace")
-        return Shown(place, token, id, deadline or None, group)
+        return Shown(place, token, id, deadline or None)
 
 
 def _size(places: int) -> int:

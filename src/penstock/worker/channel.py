@@ -35,10 +35,16 @@ class Plan(Struct, frozen=True, tag="plan", kw_only=True):
 
 
 class Hello(Struct, frozen=True, tag="hello", kw_only=True):
-    """A process has imported the application and knows this of it; `sources` are its files, for reloading."""
+    """A process has imported the application and knows this of it; `sources` are its files, for reloading.
+
+    Attributes:
+        tasks: each with its runner.
+        queues: the queue of each task.
+    """
 
     url: str
     tasks: dict[str, str]
+    queues: dict[str, str] = {}
     sources: tuple[str, ...] = ()
 
 

@@ -6,6 +6,7 @@ Plain functions run in the main thread, where signal handlers may be set; corout
 import contextlib
 import faulthandler
 import logging
+import os
 import select
 import signal
 import sys
@@ -31,6 +32,7 @@ from penstock.worker.channel import (
     die_with_parent,
 )
 from penstock.worker.logs import capture_job_logs, set_up_logging
+from penstock.worker.notes import LONGEST_LOG
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.thread import ThreadRunner
 
@@ -39,12 +41,17 @@ CHECK_EVERY_S = 0.1
 log = logging.getLogger("penstock.worker")
 
 
-def main(descriptor: int, parent: int) -> int:
-    """Run jobs until the channel closes."""
+#: How many jobs it could run at once: one in the main thread, one on the loop.
+PLACES = 2
+
+
+def main(descriptor: int, board: int, parent: int) -> int:
+    """Run jobs until the channel closes; the board tells whoever started this whether a job had begun."""
     die_with_parent(parent)
     faulthandler.register(signal.SIGTTIN, all_threads=True)
     _offer_to_the_oom_killer()
     channel = Channel.inherited(descriptor)
+    os.set_inheritable(board, False)
     received = channel.receive_plan()
     if received is None:
         return 0
@@ -58,7 +65,7 @@ def main(descriptor: int, parent: int) -> int:
     capture_job_logs()
     around = Surroundings(
         tasks=app.tasks,
-        board=Board.create(2),
+        board=Board(board, PLACES),
         notes=_Voice(channel),
         deliver=lambda _runner, _claim, outcome: _deliver(channel, outcome),
         home=app,
@@ -80,7 +87,7 @@ class _Voice:
         self._channel = channel
 
     def put(self, claim: Claim, progress: Progress | None, log: str) -> None:  # noqa: ARG002
-        self._channel.send(Noted(progress, log))
+        self._channel.send(Noted(progress, log[-LONGEST_LOG:]))
 
 
 def _deliver(channel: Channel, outcome: Outcome) -> None:
@@ -144,4 +151,4 @@ def _offer_to_the_oom_killer() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(*(int(word) for word in sys.argv[1:4])))

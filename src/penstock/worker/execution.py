@@ -1,5 +1,6 @@
 """One attempt of one job, as a pipe of steps that the runners share: decode, call, encode, and what its end means."""
 
+import reprlib
 import time
 import traceback
 from collections.abc import Callable
@@ -7,16 +8,17 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from penstock.context import JobContext, entered
+from penstock.context import JobContext, ProgressInvalid, entered, shielded
 from penstock.model.codec import Envelope, decode_envelope
 from penstock.model.durations import milliseconds, spell
 from penstock.model.errors import (
     Bury,
     Cancel,
     DurationInvalid,
+    EnvelopeCorrupt,
     EnvelopeTooNew,
-    PayloadInvalid,
     Retry,
     Snooze,
     Steering,
@@ -27,6 +29,7 @@ from penstock.model.outcome import Ending, Outcome
 
 LONGEST_TRACEBACK = 16 * 1024
 LONGEST_MESSAGE = 4 * 1024
+LONGEST_SHOWN = 200
 TOO_NEW_SNOOZE_MS = 30_000
 DEEPEST_TRACEBACK = 100
 
@@ -87,7 +90,9 @@ class Attempt:
         self.deadline_ns = 0 if timeout_ms is None else self.began_ns + timeout_ms * 1_000_000
 
     def note(self, progress: Progress | None, log: str) -> None:
-        self.notes.put(self.claim, progress, log)
+        """Pass on what the job says; an interrupt in the middle would leave a lock held or half a message sent."""
+        with shielded():
+            self.notes.put(self.claim, progress, log)
 
     def is_cancelled(self) -> bool:
         return self.cancelled
@@ -118,7 +123,8 @@ def prepare(attempt: Attempt, task: Runnable, home: object) -> tuple[JobContext,
     """Read what the client packed.
 
     Raises:
-        PayloadInvalid: corrupt, or the arguments do not fit the task.
+        EnvelopeCorrupt: the stored bytes are damaged.
+        ArgumentsInvalid: the arguments do not fit the task.
         EnvelopeTooNew: a newer penstock must run it.
     """
     claim = attempt.claim
@@ -131,11 +137,29 @@ def prepare(attempt: Attempt, task: Runnable, home: object) -> tuple[JobContext,
 def succeed(attempt: Attempt, task: Runnable, value: object) -> Outcome:
     """Make an outcome of what the task returned.
 
-    Raises:
-        PayloadInvalid: the value cannot be kept as a result.
+    A value that cannot be kept buries the job: its work is done, and doing it again would give such a value again.
     """
-    result = task.encode_result(value)
+    try:
+        result = task.encode_result(value)
+    except Exception as error:  # noqa: BLE001 - writing a value may run the application's own code
+        return bury_unkept(attempt, task, error, shown(value))
     return Outcome(ending=Ending.SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
+
+
+def bury_unkept(attempt: Attempt, task: Runnable, error: Exception, gave: str) -> Outcome:
+    """Make an outcome of a job that has done its work but gave what cannot be kept as its result.
+
+    Args:
+        gave: what it gave, shown.
+    """
+    why = message_of(error).rstrip(".")
+    message = (
+        f"Task {task.name!r} ran to its end and gave {gave}, which cannot be kept: {why}. "
+        "The job is not run again, because its work is done; mend what the task gives."
+    )
+    outcome = explain(attempt, error)
+    told = None if outcome.error is None else replace(outcome.error, message=bounded(message, LONGEST_MESSAGE))
+    return replace(outcome, ending=Ending.FAILED, error=told, verdict="bury")
 
 
 #: A claim that is given back before its code began.
@@ -194,7 +218,7 @@ def _fate(error: BaseException) -> Fate | DurationInvalid:
     except DurationInvalid as invalid:
         return invalid
     match error:
-        case Bury():
+        case Bury() | ProgressInvalid():
             return Fate(Ending.FAILED, verdict="bury")
         case Cancel():
             return Fate(Ending.CANCELLED, "cancelled")
@@ -209,13 +233,13 @@ def _fate(error: BaseException) -> Fate | DurationInvalid:
 
 
 def refuse(attempt: Attempt, error: Exception) -> Outcome:
-    """Make an outcome of a claim whose arguments could not be read: no later attempt would fare better."""
+    """Make an outcome of a claim whose arguments could not be read.
+
+    Damaged bytes stay damaged. Arguments that do not fit may fit the task as the next worker knows it, while a new
+    version of the application is rolled out.
+    """
     outcome = explain(attempt, error)
-    if isinstance(error, PayloadInvalid):
-        return Outcome(
-            ending=Ending.FAILED, error=outcome.error, names=outcome.names, verdict="bury", ran_us=outcome.ran_us
-        )
-    return outcome
+    return replace(outcome, verdict="bury") if isinstance(error, EnvelopeCorrupt) else outcome
 
 
 def _tells(fate: Fate, error: BaseException) -> bool:
@@ -269,6 +293,14 @@ def traceback_of(error: BaseException) -> str:
         return bounded("".join(lines), LONGEST_TRACEBACK)
     except Exception as inner:  # noqa: BLE001 - a hostile exception must not cost the outcome
         return f"The traceback of {type(error).__qualname__} cannot be written: {type(inner).__name__}."
+
+
+def shown(value: object) -> str:
+    """Show a value in few words, however large or hostile."""
+    try:
+        return bounded(reprlib.repr(value), LONGEST_SHOWN)
+    except Exception as inner:  # noqa: BLE001 - whatever a hostile __repr__ raises must not cost the outcome
+        return f"a {type(value).__qualname__} that cannot be shown ({type(inner).__name__})"
 
 
 def bounded(text: str, limit: int) -> str:

@@ -3,17 +3,27 @@
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
 
 
 class Remains(Struct, frozen=True):
-    """How a process ended; `peak_bytes` is the most memory it ever had resident."""
+    """How a process ended, and with how much memory.
+
+    Attributes:
+        peak_bytes: the most memory that it was ever seen to have resident; 0 if nobody looked in time.
+        bound_bytes: what the kernel says after the end; no more than this, but it may be another's: it begins at the
+            peak of the process that spawned this one, and includes the programs that this one ran.
+        starved: whether the kernel killed a process for want of memory since somebody last looked.
+    """
 
     status: int
     peak_bytes: int = 0
+    bound_bytes: int = 0
+    starved: bool = False
 
     @property
     def code(self) -> int:
@@ -23,25 +33,68 @@ class Remains(Struct, frozen=True):
     def __str__(self) -> str:
         if self.code >= 0:
             return f"exited with status {self.code}"
-        hint = ", likely out of memory" if self.code == -signal.SIGKILL and self.peak_bytes > _MUCH else ""
-        peak = spell_bytes(self.peak_bytes)
-        return f"killed by signal {-self.code} ({_signal_name(-self.code)}{hint}); peak memory {peak}"
+        return f"killed by signal {-self.code} ({_signal_name(-self.code)}{self._hint()}); {self._peak()}"
 
     def story(self) -> str:
         """Say the same as the rest of a sentence about the process."""
         return f"was {self}" if self.code < 0 else str(self)
 
+    def _hint(self) -> str:
+        if self.code != -signal.SIGKILL:
+            return ""
+        if self.starved:
+            return ", out of memory"
+        return ", likely out of memory" if self.peak_bytes > memory_bytes() * _MUCH else ""
 
-_MUCH = 1024**3
+    def _peak(self) -> str:
+        least, most = spell_bytes(self.peak_bytes), spell_bytes(self.bound_bytes)
+        if not self.peak_bytes:
+            return f"peak memory at most {most}"
+        if self.bound_bytes > self.peak_bytes * _ALIKE:
+            return f"peak memory between {least} and {most}"
+        return f"peak memory {least}"
 
 
-def reap(pid: int) -> Remains | None:
-    """Collect a child that has ended; None if it has not, or was collected before."""
-    try:
-        found, status, usage = os.wait4(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return _remains(status, usage.ru_maxrss) if found else None
+#: The part of the memory there is from which on a process counts as a likely victim of its want. Whoever kills for want
+#: of memory picks the largest, and one that has less than a quarter is seldom that, or other things are wrong.
+_MUCH = 0.25
+#: How far the two figures of a peak may lie apart and still be told as one.
+_ALIKE = 1.1
+
+
+class Gauge:
+    """Measures one process while it lives: what the kernel tells after the end is not the process's own alone.
+
+    Source: getrusage(2), proc(5) on VmHWM, exec_mmap in Linux fs/exec.c, which hands the peak of the memory that a
+    process gives up at its exec, its parent's, on to ru_maxrss.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._peak_bytes = 0
+        self.look()
+
+    def look(self) -> None:
+        """Take its figures; more often is more exact."""
+        self._peak_bytes = peak_bytes(self.pid) or self._peak_bytes
+        self._kills = out_of_memory_kills()
+
+    def wait(self) -> Remains:
+        """Wait until the process has ended and collect it."""
+        _, status, usage = os.wait4(self.pid, 0)
+        return self._remains(status, usage.ru_maxrss)
+
+    def reap(self) -> Remains | None:
+        """Collect the process if it has ended; None if it has not, or was collected before."""
+        try:
+            found, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return self._remains(status, usage.ru_maxrss) if found else None
+
+    def _remains(self, status: int, maxrss: int) -> Remains:
+        bound = maxrss if sys.platform == "darwin" else maxrss * 1024
+        return Remains(status, self._peak_bytes, bound, out_of_memory_kills() > self._kills)
 
 
 def collect_strays(own: Collection[int]) -> None:
@@ -57,14 +110,9 @@ def collect_strays(own: Collection[int]) -> None:
         return
 
 
-def wait_for(pid: int) -> Remains:
-    """Wait until a child has ended and collect it."""
-    _, status, usage = os.wait4(pid, 0)
-    return _remains(status, usage.ru_maxrss)
-
-
-def _remains(status: int, maxrss: int) -> Remains:
-    return Remains(status, maxrss if sys.platform == "darwin" else maxrss * 1024)
+def peak_bytes(pid: int) -> int:
+    """Give the most memory that a living process ever had resident, 0 where that cannot be told."""
+    return _kilobytes(Path(f"/proc/{pid}/status"), "VmHWM:")
 
 
 def resident_bytes(pid: int) -> int:
@@ -73,6 +121,42 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0
+
+
+@cache
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Give the memory that this process and its children may use together: the machine's, or less in a container."""
+    machine = _kilobytes(root / "proc/meminfo", "MemTotal:") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_group_limits(root)])
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """Give the limits of this process's control groups, of version 1 and 2, with those of the groups around them."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        top = root / "sys/fs/cgroup" / kinds
+        name = "memory.limit_in_bytes" if kinds else "memory.max"
+        inside = Path(path.lstrip("/"))
+        for group in (inside, *inside.parents):
+            yield from (int(limit) for limit in _lines(top / group / name) if limit.isdecimal())
+
+
+def out_of_memory_kills(path: Path = Path("/proc/vmstat")) -> int:
+    """Give how many processes the kernel has killed for want of memory since it started, 0 where it does not tell."""
+    return next((int(line.split()[1]) for line in _lines(path) if line.startswith("oom_kill ")), 0)
+
+
+def _kilobytes(path: Path, name: str) -> int:
+    return next((int(line.split()[1]) * 1024 for line in _lines(path) if line.startswith(name)), 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def is_stopped(pid: int) -> bool:

@@ -41,7 +41,9 @@ class StoreUnusable(Struct, frozen=True):
 
 
 class NothingLeft(Struct, frozen=True):
-    """No job is ready, running or due."""
+    """No job is ready or running that this worker can run; `left` says so, and what is left."""
+
+    left: str
 
 
 News = Enrolled | Voided | DrainAsked | StoreUnusable | NothingLeft
@@ -133,7 +135,7 @@ class Heart:
         except EngineError as error:
             self._tell(StoreUnusable(str(error)))
         except Exception as error:  # a worker without a heart must not go on
-            log.exception("the heartbeat has failed")
+            log.exception("the heartbeat has failed; the worker gives its jobs back and ends with status 3")
             self._tell(StoreUnusable(f"the heartbeat failed: {error}"))
 
     def _next(self, patience: Patience) -> bool:
@@ -157,7 +159,10 @@ class Heart:
             if isinstance(error, EngineDown) and self._deaths:
                 self.begin_anew()
         except LeaseLost:
-            log.warning("the supervisor's own lease was lost; it takes a new one")
+            log.warning(
+                "the supervisor's own lease lapsed and was voided by another worker (was this machine asleep?); "
+                "it takes a new one and goes on"
+            )
             self._tender.renew_identity()
             self._known = False
         else:

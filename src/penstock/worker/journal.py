@@ -30,22 +30,34 @@ class Journal:
         for claim, outcome, change in settled:
             level = _LEVELS.get(change.cause, logging.INFO)
             if change.id in late:
-                log.warning("late result refused job=%s task=%s fence=%s", claim.id, claim.task, claim.fence)
+                log.warning(
+                    "late result refused job=%s task=%s queue=%s fence=%s: it was handed on, and the other run counts",
+                    claim.id,
+                    claim.task,
+                    claim.queue,
+                    claim.fence,
+                )
             elif level >= quietest:
                 log.log(level, "%s", _line(claim, outcome, change, answer.now_ms), extra={"job": claim.id})
 
     def void(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            log.warning("late result refused job=%s fence=%s: the lease is void", change.id, change.fence)
+            log.warning(
+                "late result refused job=%s fence=%s: the lease is void, so it was handed on, and the other run counts",
+                change.id,
+                change.fence,
+            )
 
 
 def _line(claim: Claim, outcome: Outcome, change: Change, now_ms: int) -> str:
     parts = [f"{_word(outcome, change)} {claim.task} id={claim.id} queue={claim.queue} attempt={claim.attempt}"]
-    if outcome.started:
+    if outcome.ran_us:
         waited_ms = max(0, now_ms - claim.enqueued_ms - outcome.ran_us // 1000)
         parts.append(f"ran={_milliseconds(outcome.ran_us)} waited={spell(waited_ms / 1000)}")
     if change.next is State.SCHEDULED:
         parts.append(f"next={spell(change.after_ms / 1000)}")
+    if then := _then(claim, change):
+        parts.append(f'then="{then}"')
     if outcome.error is not None:
         parts.append(f"error={str(outcome.error).splitlines()[0][:500] if str(outcome.error) else ''}")
     return " ".join(parts)
@@ -55,6 +67,21 @@ def _word(outcome: Outcome, change: Change) -> str:
     if change.cause is Cause.BURY:
         return f"buried ({outcome.ending.value})"
     return outcome.ending.value
+
+
+def _then(claim: Claim, change: Change) -> str:
+    """Say what comes next where the outcome alone would alarm."""
+    match change.cause:
+        case Cause.LOSE | Cause.RELEASE:
+            return "runs again, free of charge"
+        case Cause.CRASH:
+            return f"charged a crash, {change.counters.crashes} of {max(1, claim.policy.max_crashes)}; runs again"
+        case Cause.RETRY:
+            return f"charged a failure, {change.counters.failures} of {claim.policy.max_attempts}; runs again"
+        case Cause.BURY:
+            return "kept for a person, see penstock jobs show"
+        case _:
+            return ""
 
 
 def _milliseconds(ran_us: int) -> str:

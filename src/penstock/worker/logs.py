@@ -3,16 +3,16 @@
 import logging
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
-from penstock.context import running
+from penstock.context import running, shielded
 
 
 def set_up_logging(level: str, form: str) -> None:
     """Send every record of this process to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = ToStderr(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -22,6 +22,18 @@ def capture_job_logs() -> "Capture":
     capture = Capture()
     logging.getLogger().addHandler(capture)
     return capture
+
+
+class Unbroken(logging.Handler):
+    """Takes each record whole: an interrupt of the job that writes it would leave the handler locked for ever."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        with shielded():
+            return bool(super().handle(record))
+
+
+class ToStderr(Unbroken, logging.StreamHandler[TextIO]):
+    """Writes to stderr."""
 
 
 class TextFormatter(logging.Formatter):
@@ -52,7 +64,7 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields).decode()
 
 
-class Capture(logging.Handler):
+class Capture(Unbroken):
     """Passes the records that a job logs to the job's own log."""
 
     def __init__(self) -> None:

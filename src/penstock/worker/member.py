@@ -8,24 +8,31 @@ import sys
 import time
 
 from penstock.engine import Death
+from penstock.model.durations import spell
 from penstock.model.job import JobId, ProcessId
 from penstock.model.outcome import Ending
-from penstock.worker.board import Board
+from penstock.worker.board import Board, BoardState
 from penstock.worker.channel import Channel, FromSupervisor, Go, Plan, Release, Stop
-from penstock.worker.forensics import Remains, is_stopped, reap, resident_bytes, spell_bytes
+from penstock.worker.forensics import Gauge, Remains, is_stopped, resident_bytes, spell_bytes
 from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S
 from penstock.worker.tender import new_process_id
 from penstock.worker.verdict import STOPPED, Verdict
 
 log = logging.getLogger("penstock.worker")
 
-#: How long after its release a process may take to give its jobs back.
-GRACE_S = 5.0
+#: How long a process may take to interrupt its jobs and give them back, before it is killed.
+GIVE_BACK_S = 1.0
+#: After how long a start is remarkable.
+SLOW_START_S = 5.0
+#: How long a process that is killed for its start gets to write where it stands.
+SHOWING_S = 0.5
 #: How much longer than its own process the supervisor waits for a child or command that is over its limit.
 ISOLATED_EXTRA_S = 5.0
 #: How long a process whose job ignores its limit may be silent before it counts as blocked by that job.
 SILENCE_NS = 3_000_000_000
 KILL_ABOVE = 1.5
+#: How many jobs one log line names.
+MOST_NAMED = 10
 
 
 class Member:
@@ -34,6 +41,8 @@ class Member:
     Attributes:
         id: its identity in the store.
         began_at: when it was told to go; None before.
+        is_stuck: whether it took too long to import the application.
+        is_void: whether it told that it had lost its lease.
         verdict: why the supervisor killed it, None if it did not.
     """
 
@@ -52,12 +61,15 @@ class Member:
                 process_group=0,
             )
         self.pid = self._process.pid
+        self.gauge = Gauge(self.pid)
         self.handle = os.pidfd_open(self.pid)
         self.channel.send(plan)
-        self.greeted = False
+        self.started_at = time.monotonic()
+        self.greeted = self.is_stuck = self.is_void = False
         self.began_at: float | None = None
         self.stopping = False
         self.verdict: Verdict | None = None
+        self._told_slow = False
         self._release_at: float | None = None
         self._kill_at: float | None = None
         self._frozen_since: float | None = None
@@ -80,7 +92,7 @@ class Member:
         if timeout_s is not None:
             self._release_at = min(self._release_at or float("inf"), time.monotonic() + timeout_s)
 
-    def release(self, grace_s: float) -> None:
+    def release(self, grace_s: float = GIVE_BACK_S) -> None:
         """Let it give back what runs, and kill it when that takes longer than `grace_s`."""
         self.stopping = True
         self._release_at = float("inf")
@@ -93,8 +105,8 @@ class Member:
             os.kill(self.pid, signal.SIGKILL)
 
     def show_stacks(self) -> None:
-        """Let it write the stacks of its threads; before its greeting the signal would stop it."""
-        if self.greeted:
+        """Let it write the stacks of its threads; before it is ready for the signal, that would stop it."""
+        if self.board.state is not BoardState.STARTING:
             os.kill(self.pid, signal.SIGTTIN)
 
     # -- watching ----------------------------------------------------------------------------------------------------
@@ -111,9 +123,52 @@ class Member:
     def keep_time(self, now: float) -> None:
         """Enforce the times that it was given for stopping."""
         if self._kill_at is not None and now >= self._kill_at:
-            self.kill(Verdict(STOPPED.ending, STOPPED.message, self._overdue))
+            self._end_unyielding()
         elif self._release_at is not None and now >= self._release_at:
-            self.release(GRACE_S)
+            self.release()
+
+    def keep_starting(self, now: float, timeout_s: float) -> None:
+        """Say when an import takes long; after `timeout_s` show where it stands and kill the process."""
+        took_s = now - self.started_at
+        if self.is_stuck:
+            if took_s > timeout_s + SHOWING_S:
+                self.kill(STOPPED)
+        elif took_s > timeout_s:
+            self.is_stuck = True
+            log.error(
+                "process %d has not imported %s within %s and is killed; its stacks follow",
+                self.pid,
+                self.plan.app,
+                spell(timeout_s),
+            )
+            self.show_stacks()
+        elif took_s > SLOW_START_S and not self._told_slow:
+            self._told_slow = True
+            log.warning(
+                "process %d is still importing %s after %s; `kill -TTIN %d` shows where, and after %s it is killed "
+                "(--start-timeout)",
+                self.pid,
+                self.plan.app,
+                spell(round(took_s)),
+                os.getpid(),
+                spell(timeout_s),
+            )
+
+    def _end_unyielding(self) -> None:
+        """Kill it; what it still runs goes back."""
+        if self.verdict is None and (running := self.jobs()):
+            log.warning(
+                "process %d is killed, because these jobs do not stop: %s; they are given back free of charge",
+                self.pid,
+                running,
+            )
+        elif self.verdict is None and (held := self.board.held):
+            log.warning(
+                "process %d is killed, because the store does not take the outcomes of %d jobs; they run again",
+                self.pid,
+                held,
+            )
+        self.kill(Verdict(STOPPED.ending, STOPPED.message, self._overdue))
 
     def check_jobs(self) -> None:
         """Enforce what a process cannot enforce on itself: jobs that ignore their limit, and a pump that is dead."""
@@ -129,7 +184,13 @@ class Member:
         elif None not in limits and self.board.last_beat_ns:
             last_ns = max([self.board.last_beat_ns + self.plan.lease_ms * 1_000_000, *(limit or 0 for limit in limits)])
             if now_ns > last_ns + HARD_LIMIT_AFTER_S * 1e9:
-                log.error("process %d has been silent for %.0f s and is killed", self.pid, silent_ns / 1e9)
+                log.error(
+                    "process %d has been dead inside for %.0f s and is killed and replaced; the jobs it ran are "
+                    "charged a crash: %s",
+                    self.pid,
+                    silent_ns / 1e9,
+                    self.jobs() or "none",
+                )
                 self.kill(Verdict(Ending.CRASHED, f"its process was dead inside for {silent_ns / 1e9:.0f} s"))
 
     def _is_overdue(self, place: int, deadline_ns: int | None, now_ns: int) -> bool:
@@ -143,7 +204,11 @@ class Member:
         """Stop a process with jobs that ignore their limit, and kill it once they are all that is left."""
         if not self.stopping:
             log.error(
-                "jobs ignore their time limit: %s; process %d is ended", ", ".join(sorted(self._overdue)), self.pid
+                "jobs ignore their time limit: %s; process %d claims no more and is killed once its other jobs have "
+                "ended, or in %s",
+                ", ".join(sorted(self._overdue)),
+                self.pid,
+                spell(self.plan.shutdown_ms / 1000),
             )
             self.stop(self.plan.shutdown_ms / 1000)
         if silent_ns > SILENCE_NS or self.board.held <= len(self._overdue):
@@ -161,17 +226,36 @@ class Member:
 
     def check_memory(self) -> None:
         """Replace a process that has grown over its limit; kill it at half as much again."""
+        self.gauge.look()
         limit = self.plan.max_memory
         if limit is None:
             return
         size = resident_bytes(self.pid)
         if size > limit * KILL_ABOVE:
             message = f"its process used {spell_bytes(size)} of memory, over the limit of {spell_bytes(limit)}"
-            log.error("process %d is killed: it uses %s of memory", self.pid, spell_bytes(size))
+            log.error(
+                "process %d is killed: it uses %s of memory, more than half above max_memory (%s); the jobs it ran are "
+                "charged a crash: %s",
+                self.pid,
+                spell_bytes(size),
+                spell_bytes(limit),
+                self.jobs() or "none",
+            )
             self.kill(Verdict(Ending.CRASHED, message))
         elif size > limit and not self.stopping:
-            log.warning("process %d is replaced: it uses %s of memory", self.pid, spell_bytes(size))
+            log.warning(
+                "process %d is replaced: it uses %s of memory, over max_memory (%s); its jobs may finish first",
+                self.pid,
+                spell_bytes(size),
+                spell_bytes(limit),
+            )
             self.stop(self.plan.shutdown_ms / 1000)
+
+    def jobs(self) -> str:
+        """Name the jobs whose code may be running, some of many."""
+        ids = [shown.id for shown in self.board.running()]
+        more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+        return ", ".join(ids[:MOST_NAMED]) + more
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -180,11 +264,10 @@ class Member:
 
         Whatever still runs in its name is killed first: nothing may be handed on while its code can run.
         """
-        running = self.board.running()
-        groups = [self.pid, *(shown.group for shown in running if shown.group)]
+        groups = [self.pid, *self.board.groups()]
         for group in groups:
             _kill_group(group)
-        remains = reap(self.pid) or Remains(0)
+        remains = self.gauge.reap() or Remains(0)
         self._process.returncode = remains.code
         for group in groups:
             _collect_group(group)

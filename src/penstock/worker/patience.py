@@ -30,7 +30,7 @@ class Patience:
         cause = f"{type(error).__name__}: {error}"
         if cause not in self._causes:
             self._causes.add(cause)
-            log.warning("%s cannot reach the store and tries again: %s", self._who, cause)
+            log.warning("%s cannot reach the store and tries again, less and less often: %s", self._who, cause)
 
     def pause_s(self) -> float:
         """Give how long to wait before the next try, jittered between half and all of a doubling bound."""
@@ -58,6 +58,6 @@ class Patience:
 
     def answered(self) -> None:
         if self._failures:
-            log.warning("%s reached the store again after %d failures", self._who, self._failures)
+            log.warning("%s reached the store again after %d tries in vain", self._who, self._failures)
             self._failures = 0
             self._causes.clear()

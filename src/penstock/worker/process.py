@@ -25,7 +25,8 @@ from penstock.engines.open import open_engine
 from penstock.loading import import_fault, load_app, own_lines
 from penstock.model.errors import EngineError, LeaseLost
 from penstock.model.job import ProcessId
-from penstock.worker.board import Board
+from penstock.task import Task
+from penstock.worker.board import Board, BoardState
 from penstock.worker.channel import (
     Channel,
     Drained,
@@ -94,7 +95,7 @@ class Process:
         self._pump: Pump | None = None
         self._runners: dict[str, Runner] = {}
         self._ended = threading.Event()
-        self._releasing = False
+        self._releasing = self._quiet = False
         self._status = 0
         self._reason = ""
 
@@ -104,6 +105,7 @@ class Process:
             self._obey(message)
         if self._ended.is_set():
             return self._status
+        self._board.set_state(BoardState.IMPORTING)
         try:
             app = load_app(self._plan.app)
             if self._plan.url is not None:
@@ -114,7 +116,7 @@ class Process:
             return STATUS_FAULT
         signal.signal(signal.SIGTERM, lambda *_: self._obey(Stop()))
         sources = _sources() if self._plan.reload else ()
-        self._channel.send(Hello(url=url, tasks=_runners_of(app.tasks), sources=sources))
+        self._channel.send(Hello(url=url, tasks=_runners_of(app.tasks), queues=_queues_of(app.tasks), sources=sources))
         return self._follow(app, url)
 
     def _follow(self, app: Penstock, url: str) -> int:
@@ -140,6 +142,8 @@ class Process:
     def _obey(self, message: object) -> None:
         pump = self._pump
         if pump is None:
+            if isinstance(message, Quiet):
+                self._quiet = True
             if isinstance(message, Stop | Release):
                 self._channel.send(Drained("stopped before it began"))
                 self._finish(0)
@@ -174,6 +178,8 @@ class Process:
             unfit=self._unfit,
             max_jobs=self._plan.max_jobs,
         )
+        if self._quiet:
+            self._pump.wish(Wish.QUIET)
         listener.begin()
         threading.Thread(target=self._watch, name="penstock-watch", daemon=True).start()
         threading.Thread(
@@ -201,14 +207,14 @@ class Process:
         try:
             pump.run()
         except LeaseLost as error:
-            log.error("%s Its running jobs are stopped.", error)
+            log.error("%s Its running jobs are stopped here; others have taken them over.", error)
             self._channel.send(Void())
             self._finish(STATUS_VOID)
         except EngineError as error:
             self._channel.send(Unfit(str(error)))
             self._finish(STATUS_BROKEN)
         except Exception as error:  # the pump's thread ends here, and a process without a pump must not live
-            log.exception("the pump has failed")
+            log.exception("the pump has failed; this worker drains and ends with status 4")
             self._channel.send(Unfit(f"its pump failed: {error}"))
             self._finish(STATUS_BROKEN)
         else:
@@ -218,7 +224,10 @@ class Process:
 
     def _unfit(self, reason: str) -> None:
         assert self._pump is not None
-        log.error("this worker is unfit and stops claiming: %s", reason)
+        log.error(
+            "a job found this worker unfit: %s; it goes back free of charge, the worker drains and ends with status 4",
+            reason,
+        )
         self._channel.send(Unfit(reason))
         self._pump.wish(Wish.STOP)
 
@@ -296,6 +305,10 @@ def _make_runner(
 
 def _runners_of(tasks: Mapping[str, Runnable]) -> dict[str, str]:
     return {name: task.runner for name, task in tasks.items()}
+
+
+def _queues_of(tasks: Mapping[str, Task[..., Any]]) -> dict[str, str]:
+    return {name: task.queue for name, task in tasks.items()}
 
 
 def _sources() -> tuple[str, ...]:

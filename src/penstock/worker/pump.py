@@ -185,6 +185,8 @@ class Pump:
     def _show(self) -> None:
         self._board.beat(time.monotonic_ns())
         self._board.set_held(self.held)
+        if self._wish is Wish.QUIET:
+            self._board.set_state(BoardState.QUIET)
 
     def _collect(self) -> None:
         """Settle what has ended, at most what one exchange takes."""
@@ -223,7 +225,11 @@ class Pump:
             try:
                 self._engine.note(notes[start : start + MOST_AT_ONCE])
             except EngineUnavailable as error:
-                log.warning("progress and log text of %d jobs not stored: %s", len(notes) - start, error)
+                log.warning(
+                    "progress and log text of %d running jobs are not stored, the jobs go on: %s",
+                    len(notes) - start,
+                    error,
+                )
                 return
 
     def _has_reason(self) -> bool:

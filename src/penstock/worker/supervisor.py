@@ -18,15 +18,19 @@ from typing import Any
 from penstock.engine import EngineInfo, WorkerInfo
 from penstock.engines.clock import SystemClock
 from penstock.engines.open import open_engine
+from penstock.model.durations import spell
 from penstock.model.errors import SettingsInvalid
 from penstock.model.job import ProcessId
 from penstock.model.outcome import Ending
+from penstock.promises import promise
+from penstock.serving import birth_of
 from penstock.settings import Settings
+from penstock.worker.board import BoardState
 from penstock.worker.channel import Drained, Fault, Hello, Plan, Quiet, Unfit, Void
 from penstock.worker.forensics import Remains, collect_strays
 from penstock.worker.heart import DrainAsked, Enrolled, Heart, News, NothingLeft, StoreUnusable, Voided
 from penstock.worker.logs import set_up_logging
-from penstock.worker.member import GRACE_S, Member
+from penstock.worker.member import GIVE_BACK_S, Member
 from penstock.worker.queues import read_queues
 from penstock.worker.tender import Tender, new_process_id
 from penstock.worker.tending import Tending
@@ -35,11 +39,15 @@ from penstock.worker.verdict import STOPPED, Verdict
 log = logging.getLogger("penstock.worker")
 
 #: Exit statuses of `run`.
-CLEAN, FAILED, FAULT, STORE_UNUSABLE, UNFIT = 0, 1, 2, 3, 4
+CLEAN, FAILED, FAULT, STORE_UNUSABLE, UNFIT, STUCK = 0, 1, 2, 3, 4, 5
 
 TICK_S = 0.25
 MEMORY_EVERY_S = 1.0
-HARD_STOP_S = 1.0
+#: By when the worker has ended after its shutdown timeout, or after a second signal: `GIVE_BACK_S` for the processes to
+#: give their jobs back, the rest to bury those that were killed and to tell the store.
+LAST_S = 2.0
+#: How much of that is kept for the store.
+TELLING_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 #: The same for processes that were killed from outside while they started: nothing is wrong with the application.
 LONGEST_BACKOFF_AFTER_KILL_S = 0.5
@@ -53,10 +61,12 @@ def run(settings: Settings) -> int:
 
     SIGTERM and SIGINT finish what runs, a second one gives it back at once; SIGTSTP stops claiming, SIGHUP replaces the
     processes one by one, SIGTTIN writes all stacks to the log. Call it from the main thread of a process of its own.
+    It returns at most two seconds after the shutdown timeout, or after the second signal.
 
     Returns:
         0 after a clean end; 1 after a failure of the worker itself; 2 if the application or a setting cannot be used;
-        3 if the store cannot be used; 4 if a job found this worker unfit.
+        3 if the store cannot be used; 4 if a job found this worker unfit; 5 if the application was not imported in
+        time.
 
     Raises:
         SettingsInvalid: no application was named.
@@ -105,7 +115,8 @@ class Supervisor:
         self._tender = Tender(lambda: not self._closing)
         self._news: deque[News] = deque()
         self._signals: deque[int] = deque()
-        self._announced = self._stopping = self._quiet = self._closing = False
+        self._announced = self._stopping = self._quiet = self._told_quiet = self._closing = False
+        self._ends_at: float | None = None
         self._status = CLEAN
         self._rolling: list[Member] = []
         self._measured_at = 0.0
@@ -121,9 +132,10 @@ class Supervisor:
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._woken)
         with self._signalled():
             try:
-                while self._members or not self._stopping:
+                while (self._members or not self._stopping) and not self._is_over():
                     self._start_due()
                     self._turn()
+                self._abandon()
                 self._close()
             finally:
                 for member in list(self._members.values()):
@@ -147,6 +159,10 @@ class Supervisor:
         start_s = min(self._starts, default=now + TICK_S) - now
         stopping = any(member.stopping for member in self._members.values())
         return max(0.0, min(0.05 if stopping else TICK_S, start_s if not self._stopping else TICK_S))
+
+    def _is_over(self) -> bool:
+        """Say whether processes that were killed must be left as they are for the end to come in time."""
+        return self._ends_at is not None and time.monotonic() > self._ends_at - TELLING_S
 
     def _woken(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -189,7 +205,8 @@ class Supervisor:
                 case Unfit():
                     self._end_unfit(message.reason)
                 case Void():
-                    log.warning("process %d has lost its lease and is replaced", member.pid)
+                    member.is_void = True
+                    log.warning("process %d has lost its lease and is replaced; others have its jobs", member.pid)
 
     def _greet(self, member: Member, hello: Hello) -> None:
         member.greeted = True
@@ -203,7 +220,7 @@ class Supervisor:
             self._begin_heart(hello)
         self._hello = hello
         if self._heart is not None and self._tending is not None:
-            self._tending.tasks = hello.tasks
+            self._tending.tasks = hello.queues
             self._heart.enrol(member.id, self._introduce(hello))
 
     def _begin_heart(self, hello: Hello) -> None:
@@ -228,7 +245,8 @@ class Supervisor:
             lease_ms=lease_ms,
             burst=self._settings.burst,
             queues=queues,
-            tasks=hello.tasks,
+            tasks=hello.queues,
+            app=self._plan.app,
         )
         self._heart.begin()
 
@@ -239,6 +257,7 @@ class Supervisor:
             host=socket.gethostname(),
             pid=os.getpid(),
             boot=SystemClock().boot(),
+            birth=birth_of(os.getpid()),
             version=_version(),
             queues=self._names(),
             tasks=tuple(sorted(hello.tasks)),
@@ -254,7 +273,7 @@ class Supervisor:
         if self._hello is None:
             self._fail(FAULT, message)
         else:
-            log.error("a process cannot use the application: %s", message)
+            log.error("a new process cannot use the application and is started again until it can: %s", message)
 
     # -- processes go ------------------------------------------------------------------------------------------------
 
@@ -267,11 +286,24 @@ class Supervisor:
         verdict = member.verdict or _verdict(member, remains)
         if member.greeted and self._heart is not None:
             self._heart.report(death, verdict)
-        if remains.code != 0 and not self._stopping:
-            log.error("process %d %s", member.pid, _how(member, remains))
+        if member.is_stuck and not member.greeted:
+            self._take_stuck()
+        elif remains.code != 0 and not self._stopping:
+            self._tell_end(member, remains)
         if not self._stopping:
             self._starts.append(time.monotonic() + self._backoff_s(member, remains))
         member.close()
+
+    def _take_stuck(self) -> None:
+        """End if the application was never imported; go on trying if it was, as the next version of it may be."""
+        if self._hello is None:
+            timeout = spell(self._settings.start_timeout)
+            self._fail(STUCK, f"{self._plan.app!r} was not imported within {timeout} (--start-timeout).")
+
+    def _tell_end(self, member: Member, remains: Remains) -> None:
+        charged = member.verdict is None and not member.is_void and member.jobs()
+        toll = f"; the jobs it ran are charged a crash: {charged}" if charged else ""
+        log.error("process %d %s and is replaced%s", member.pid, _how(member, remains), toll)
 
     def _listen_to_the_last(self, member: Member) -> None:
         """Hear what an ended process had said before its end; a descendant may still hold its end of the line."""
@@ -294,6 +326,8 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        if self._ends_at is not None and now > self._ends_at - LAST_S and self._tending is not None:
+            self._tending.end()
         measure = now - self._measured_at >= MEMORY_EVERY_S
         for member in list(self._members.values()):
             member.keep_time(now)
@@ -301,17 +335,37 @@ class Supervisor:
                 member.check_jobs()
             if measure and member.greeted:
                 self._measure(member, now)
+        self._watch_starts(now)
         if measure:
             self._measured_at = now
             collect_strays(self._members)
             self._fence(now)
             self._notice_changed_sources(now)
         self._roll()
+        self._tell_quiet()
+
+    def _watch_starts(self, now: float) -> None:
+        """Mind the oldest of the processes that start: what one cannot import, the others cannot either."""
+        starting = next((member for member in self._members.values() if not member.greeted), None)
+        if starting is not None and not starting.stopping:
+            starting.keep_starting(now, self._settings.start_timeout)
+
+    def _tell_quiet(self) -> None:
+        """Say that no more jobs are claimed, once that is so."""
+        working = [member for member in self._members.values() if member.began_at is not None]
+        if self._quiet and not self._told_quiet and all(member.board.state >= BoardState.QUIET for member in working):
+            self._told_quiet = True
+            log.warning("quiet: no more jobs are claimed; SIGTERM ends this worker, only a new one claims again")
 
     def _measure(self, member: Member, now: float) -> None:
         member.check_memory()
         if member.is_frozen(now):
-            log.error("process %d has been stopped for too long and is killed", member.pid)
+            log.error(
+                "process %d has been stopped for too long (SIGSTOP or a debugger) and is killed and replaced; its jobs "
+                "run again as soon as the store has heard of it: %s",
+                member.pid,
+                member.jobs() or "none",
+            )
             if self._heart is not None:
                 self._heart.forsake(member.id)
             member.kill(Verdict(Ending.LOST, "its process was stopped from outside"))
@@ -325,7 +379,12 @@ class Supervisor:
             return
         for member in self._members.values():
             if member.began_at is not None and member.verdict is None and member.board.running():
-                log.error("the store has not answered for two thirds of a lease; process %d is killed", member.pid)
+                log.error(
+                    "the store has not answered for two thirds of a lease; process %d is killed before others take its "
+                    "jobs over: %s; they go back free of charge",
+                    member.pid,
+                    member.jobs(),
+                )
                 member.kill(Verdict(Ending.RELEASED, "its worker lost the store"))
 
     def _roll(self) -> None:
@@ -359,37 +418,41 @@ class Supervisor:
             case Voided(processes):
                 for member in self._members.values():
                     if member.id in processes:
-                        log.error("the lease of process %d is void; it is killed and replaced", member.pid)
+                        log.error(
+                            "the lease of process %d is void, so others have its jobs; it is killed and replaced",
+                            member.pid,
+                        )
                         member.kill(STOPPED)
             case DrainAsked():
                 self._stop(None, "asked to drain")
-            case NothingLeft():
-                self._stop(self._settings.shutdown_timeout, "nothing left to do")
+            case NothingLeft(left):
+                self._stop(self._settings.shutdown_timeout, left)
             case StoreUnusable(message):
                 self._fail(STORE_UNUSABLE, message)
 
     def _let_go(self, processes: tuple[ProcessId, ...]) -> None:
         for member in self._members.values():
             if member.id in processes and not member.stopping:
-                member.go(self.worker)
                 if self._quiet:
                     member.send(Quiet())
+                member.go(self.worker)
 
     def _take_signal(self, number: int) -> None:
         log.debug("got signal %s", signal.Signals(number).name)
         match number:
             case signal.SIGTERM | signal.SIGINT if self._stopping:
-                log.warning("told to stop again: running jobs are given back now")
+                log.warning("told to stop again: running jobs are given back now, free of charge")
+                self._end_within(0.0)
                 for member in self._members.values():
-                    member.release(HARD_STOP_S)
+                    member.release()
             case signal.SIGTERM | signal.SIGINT:
                 self._stop(self._settings.shutdown_timeout, signal.Signals(number).name)
             case signal.SIGTSTP:
-                log.warning("quiet: no more jobs are claimed")
                 self._quiet = True
                 for member in self._members.values():
                     member.send(Quiet())
             case signal.SIGTTIN:
+                log.warning("SIGTTIN: the stacks of the supervisor stand above, those of its processes follow")
                 for member in self._members.values():
                     member.show_stacks()
             case signal.SIGHUP if self._has_lost_terminal():
@@ -405,13 +468,20 @@ class Supervisor:
     def _stop(self, timeout_s: float | None, reason: str) -> None:
         if self._stopping:
             return
-        log.info("stopping (%s)", reason)
+        held = sum(len(member.board.running()) for member in self._members.values())
+        log.info("stopping (%s)%s", reason, _patience(held, timeout_s))
         self._stopping = True
+        if timeout_s is not None:
+            self._end_within(timeout_s)
         for member in self._members.values():
             if member.began_at is None:  # it holds nothing, and its import may take for ever
-                member.release(HARD_STOP_S)
+                member.release()
             else:
                 member.stop(timeout_s)
+
+    def _end_within(self, timeout_s: float) -> None:
+        """Be gone `LAST_S` after the time that jobs are given."""
+        self._ends_at = min(self._ends_at or float("inf"), time.monotonic() + timeout_s + LAST_S)
 
     def _end_unfit(self, reason: str) -> None:
         if self._status == CLEAN:
@@ -427,8 +497,9 @@ class Supervisor:
             else:  # a mistake of the one who started it, who is told as by any other command
                 sys.stderr.write(f"penstock: {message}\n")
         self._stopping = True
+        self._end_within(0.0)
         for member in self._members.values():
-            member.release(GRACE_S if member.began_at is not None else 0.0)
+            member.release(GIVE_BACK_S if member.began_at is not None else 0.0)
 
     def _announce(self, store: EngineInfo) -> None:
         if self._hello is None:
@@ -436,25 +507,45 @@ class Supervisor:
         self._announced = True
         queues = self._settings.queues
         tasks = sorted(self._hello.tasks)
+        named = ", ".join(tasks[:10]) + (", ..." if len(tasks) > 10 else "")
         log.info(
-            "penstock %s at %s (%s, durability %s): queues %s, %d tasks (%s), %d processes x %d slots",
+            "penstock %s at %s (%s, %s): queues %s, %d tasks (%s), %d processes x %d slots",
             _version(),
             store.url,
             store.kind,
-            store.durability,
+            promise(store.durability),
             "all" if queues is None else ",".join(queues),
             len(tasks),
-            ", ".join(tasks[:10]) + (", ..." if len(tasks) > 10 else ""),
+            named or "none",
             self._settings.processes,
             self._settings.slots,
         )
 
+    def _abandon(self) -> None:
+        """Leave processes that not even SIGKILL has ended to their leases: their jobs may still be running."""
+        for member in list(self._members.values()):
+            log.error(
+                "process %d does not end, though it was killed (it may hang in the kernel, on a disk or a network file "
+                "system); its jobs are left to its lease, which lapses in %s: %s",
+                member.pid,
+                spell(self._plan.lease_ms / 1000),
+                member.jobs() or "none runs",
+            )
+            member.kill(STOPPED)
+            if self._heart is not None:
+                self._heart.forsake(member.id)
+
     def _close(self) -> None:
         """Report the last processes gone, so that nothing waits for a lease to lapse."""
+        until = min(time.monotonic() + CLOSING_S, self._ends_at or float("inf"))
         if self._tending is not None and self._tending.begun:
-            self._tending.close(CLOSING_S)
-        if self._heart is not None and not self._heart.close(CLOSING_S):
-            log.warning("the store could not be told that this worker has ended; its leases lapse by themselves")
+            self._tending.close(until - time.monotonic())
+        if self._heart is not None and not self._heart.close(until - time.monotonic()):
+            log.warning(
+                "the store could not be told in time that this worker has ended; what its processes held is handed on "
+                "when their leases lapse, in %s",
+                spell(self._plan.lease_ms / 1000),
+            )
         self._closing = True
         if self._announced or self._status == CLEAN:
             log.info("stopped")
@@ -473,6 +564,13 @@ class Supervisor:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _patience(held: int, timeout_s: float | None) -> str:
+    if not held:
+        return ""
+    given = "as long as it takes" if timeout_s is None else spell(timeout_s)
+    return f"; {held} running {'job has' if held == 1 else 'jobs have'} {given} to finish"
 
 
 def _verdict(member: Member, remains: Remains) -> Verdict:

@@ -74,7 +74,12 @@ class Tender:
                 patience.failed(error)
                 time.sleep(patience.pause_s())
             except LeaseLost:
-                log.warning("the supervisor's lease was lost; %d jobs it had taken over were handed on", len(changes))
+                log.warning(
+                    "the supervisor's own lease was voided by another worker, which now has the %d jobs that it had "
+                    "taken over from ended processes: %s",
+                    len(changes),
+                    ", ".join(change.id for change in changes[:10]),
+                )
                 return None
             else:
                 patience.answered()

@@ -4,12 +4,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from penstock.engine import Engine, Subject, Tended
 from penstock.model.errors import EngineDown, EngineError, EngineUnavailable
-from penstock.model.states import State
 from penstock.worker.heart import Heart, NothingLeft, StoreUnusable, Tell
+from penstock.worker.lookout import Lookout, is_done, left_out, start_warnings, what_is_left
 from penstock.worker.patience import Patience
 from penstock.worker.tender import Tender
 
@@ -27,7 +27,8 @@ class Tending:
     Args:
         burst: whether to tell when nothing is left to do.
         queues: those that count for a burst; None counts all.
-        tasks: those that count for a burst; may be replaced when the application changes.
+        tasks: those that count for a burst, each with its queue; may be replaced when the application changes.
+        app: where the tasks were found.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Tending:
         lease_ms: int,
         burst: bool = False,
         queues: Collection[str] | None = None,
-        tasks: Collection[str] = (),
+        tasks: Mapping[str, str] | None = None,
+        app: str = "",
     ) -> None:
         self._open_engine, self._tender, self._heart, self._tell = open_engine, tender, heart, tell
         self._period_s = max(SHORTEST_PERIOD_S, lease_ms / 10_000)
-        self.tasks = tasks
-        self._burst, self._queues = burst, queues
+        self.tasks = tasks or {}
+        self._app, self._burst, self._queues = app, burst, queues
+        self._lookout = Lookout(queues)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-tending", daemon=True)
 
@@ -56,8 +59,13 @@ class Tending:
     def begin(self) -> None:
         self._thread.start()
 
-    def close(self, timeout_s: float) -> bool:
+    def end(self) -> None:
+        """Come to an end soon."""
         self._closing.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """End and wait for it; say whether that was done in time."""
+        self.end()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -65,21 +73,38 @@ class Tending:
         patience = Patience("maintenance")
         try:
             engine = patience.insist(self._open_engine)
+            self._greet(engine, patience)
             while not self._closing.is_set():
                 self._once(engine, patience)
             engine.close()
         except EngineError as error:
             self._tell(StoreUnusable(str(error)))
         except Exception as error:  # a worker that does not tend its store would leave lost jobs lost
-            log.exception("maintenance has failed")
+            log.exception("maintenance has failed; the worker gives its jobs back and ends with status 3")
             self._tell(StoreUnusable(f"maintenance failed: {error}"))
+
+    def _greet(self, engine: Engine, patience: Patience) -> None:
+        """Warn of what makes this worker useless; the store's part of that can wait if it does not answer."""
+        try:
+            known = [queue.name for queue in engine.queues()]
+        except EngineUnavailable as error:
+            patience.failed(error)
+            return
+        for warning in start_warnings(self._app, self.tasks, self._queues, known):
+            log.warning("%s", warning)
+        if (out := left_out(self.tasks, self._queues)) is not None:
+            log.info("%s", out)
 
     def _once(self, engine: Engine, patience: Patience) -> None:
         try:
             tended = engine.tend(self._tender.id)
             self._tender.settle(engine, tended.taken)
-            if self._burst and not tended.more and self._nothing_left(engine):
-                self._tell(NothingLeft())
+            if self._burst:
+                if not tended.more:
+                    self._look_for_the_end(engine)
+            elif self._lookout.is_due(time.monotonic()):
+                for line in self._lookout.look(engine.workers(), engine.counts(), time.monotonic()):
+                    log.warning("%s", line)
         except EngineUnavailable as error:
             patience.failed(error)
             if isinstance(error, EngineDown):
@@ -104,12 +129,7 @@ class Tending:
             if time.monotonic() - began < slice_s * 0.95:
                 return
 
-    def _nothing_left(self, engine: Engine) -> bool:
-        """Say whether none of this worker's jobs is ready or running; what waits in a paused queue does not count."""
-        paused = {queue.name for queue in engine.queues() if queue.paused}
-        for counts in engine.counts():
-            ours = (self._queues is None or counts.queue in self._queues) and counts.task in self.tasks
-            waiting = 0 if counts.queue in paused else counts.states.get(State.READY, 0)
-            if ours and waiting + counts.states.get(State.RUNNING, 0):
-                return False
-        return True
+    def _look_for_the_end(self, engine: Engine) -> None:
+        counts, queues = engine.counts(), engine.queues()
+        if is_done(counts, queues, self.tasks, self._queues):
+            self._tell(NothingLeft(what_is_left(counts, queues, self.tasks, self._queues)))

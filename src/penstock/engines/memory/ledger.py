@@ -6,8 +6,7 @@ from penstock.engine import Begun, Note
 from penstock.engines.memory.store import Entry, Store
 from penstock.model.errors import LeaseLost
 from penstock.model.job import Fence, JobId
-
-LOG_KEPT = 64 * 1024
+from penstock.model.log import LOGS_KEPT, kept_text
 
 
 def begin(store: Store, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int) -> Begun:
@@ -38,16 +37,11 @@ def note(store: Store, note: Note) -> bool:
         store.put(replace(store.jobs[note.id], progress=note.progress))
     if note.log:
         log = store.logs[note.id]
-        log[note.attempt] = _tail(log.get(note.attempt, "") + note.log)
+        log[note.attempt] = kept_text(log.get(note.attempt, "") + note.log)
+        store.logs[note.id] = {attempt: text for attempt, text in log.items() if attempt > note.attempt - LOGS_KEPT}
     return True
 
 
 def _check_fence(store: Store, id: JobId, fence: Fence) -> None:
     if not store.holds_claim(id, fence):
         raise LeaseLost(f"that held job {id} with fence {fence}")
-
-
-def _tail(text: str) -> str:
-    """Give the last 64 KiB of UTF-8 that begin with a whole character."""
-    data = text.encode("utf-8", "replace")
-    return text if len(data) <= LOG_KEPT else data[-LOG_KEPT:].decode("utf-8", "ignore")

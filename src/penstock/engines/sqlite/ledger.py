@@ -7,8 +7,7 @@ from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import Step
 from penstock.model.errors import LeaseLost
 from penstock.model.job import Fence, JobId
-
-_LOG_KEPT = 64 * 1024
+from penstock.model.log import LOGS_KEPT, kept_text
 
 
 def begin(step: Step, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int) -> Begun:
@@ -37,9 +36,15 @@ def note(step: Step, note: Note) -> bool:
     if note.progress is not None:
         step.db.execute(SQL["set_progress"], (msgspec.json.encode(note.progress), note.id))
     if note.log:
-        row = step.db.execute(SQL["log_body"], (note.id, note.attempt)).fetchone()
-        step.db.execute(SQL["set_log"], (note.id, note.attempt, _tail((row[0] if row else "") + note.log)))
+        _append_log(step, note)
     return True
+
+
+def _append_log(step: Step, note: Note) -> None:
+    row = step.db.execute(SQL["log_body"], (note.id, note.attempt)).fetchone()
+    step.db.execute(SQL["set_log"], (note.id, note.attempt, kept_text((row[0] if row else "") + note.log)))
+    if row is None and note.attempt > LOGS_KEPT:
+        step.db.execute(SQL["drop_old_logs"], (note.id, note.attempt - LOGS_KEPT))
 
 
 def _check_fence(step: Step, id: JobId, fence: Fence) -> None:
@@ -50,10 +55,3 @@ def _check_fence(step: Step, id: JobId, fence: Fence) -> None:
 def _held(step: Step, id: JobId, fence: Fence) -> bool:
     row = step.db.execute(SQL["noted"], (fence.token, id)).fetchone()
     return row is not None and row[0] == fence.number
-
-
-def _tail(text: str) -> str:
-    """Give the last 64 KiB of UTF-8 that begin with a whole character."""
-    data = text.encode("utf-8", "replace")
-    clean = data.decode("utf-8")
-    return clean if len(data) <= _LOG_KEPT else data[-_LOG_KEPT:].decode("utf-8", "ignore")

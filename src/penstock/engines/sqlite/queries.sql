@@ -436,6 +436,9 @@ SELECT body FROM logs WHERE id = ? AND attempt = ?
 -- name: set_log
 INSERT OR REPLACE INTO logs (id, attempt, body) VALUES (?, ?, ?)
 
+-- name: drop_old_logs
+DELETE FROM logs WHERE id = ? AND attempt <= ?
+
 -- name: ledger_entry
 SELECT id, number, token, value, until_ms FROM ledger WHERE scope = ? AND key = ?
 

@@ -72,7 +72,7 @@ class Kicking(Conformance):
             trial.end(claim, ending, after_ms=0)
             claim = trial.claim_one()
         trial.end(claim, Ending.FAILED)
-        full = Counters(attempts=3, failures=2, crashes=1, interruptions=1, losses=1, snoozes=1, suspect=True)
+        full = Counters(attempts=5, failures=2, crashes=1, interruptions=1, losses=1, snoozes=1, suspect=True)
         assert trial.job(claim.id).counters == full
         trial.alter(claim.id, Kick())
         assert trial.job(claim.id).counters == Counters(interruptions=1, losses=1, snoozes=1)

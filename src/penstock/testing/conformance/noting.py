@@ -5,10 +5,9 @@ import pytest
 from penstock.engine import Begun, Note
 from penstock.model.errors import LeaseLost
 from penstock.model.job import Fence, JobId, Progress
+from penstock.model.log import LOG_BYTES_KEPT, LOGS_KEPT
 from penstock.model.outcome import Ending
 from penstock.testing.conformance.trial import Conformance, Trial, new_job
-
-KEPT = 64 * 1024
 
 
 class Noting(Conformance):
@@ -28,6 +27,12 @@ class Noting(Conformance):
         assert trial.engine.log(claim.id) == {1: "ab", 2: "c"}
         assert list(trial.engine.log(claim.id)) == [1, 2]
 
+    def test_text_of_the_newest_attempts_is_kept(self, trial: Trial) -> None:
+        claim = trial.run()
+        for attempt in range(1, LOGS_KEPT + 4):
+            trial.engine.note([Note(claim.id, claim.fence, log="x", attempt=attempt)])
+        assert list(trial.engine.log(claim.id)) == list(range(4, LOGS_KEPT + 4))
+
     def test_log_outlives_the_end_of_the_job(self, trial: Trial) -> None:
         claim = trial.run()
         trial.engine.note([Note(claim.id, claim.fence, log="a")])
@@ -41,8 +46,10 @@ class Noting(Conformance):
 
     def test_last_64_kib_of_an_attempt_are_kept(self, trial: Trial) -> None:
         claim = trial.run()
-        trial.engine.note([Note(claim.id, claim.fence, log="first"), Note(claim.id, claim.fence, log="x" * KEPT)])
-        assert trial.engine.log(claim.id) == {1: "x" * KEPT}
+        trial.engine.note(
+            [Note(claim.id, claim.fence, log="first"), Note(claim.id, claim.fence, log="x" * LOG_BYTES_KEPT)]
+        )
+        assert trial.engine.log(claim.id) == {1: "x" * LOG_BYTES_KEPT}
 
     def test_stale_notes_are_refused_alone(self, trial: Trial) -> None:
         trial.add_all(new_job(), new_job())

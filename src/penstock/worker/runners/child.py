@@ -1,8 +1,8 @@
 """The process lane: a warm pool of children, one job each at a time, so that a job can take down nothing but itself."""
 
+import contextlib
 import logging
 import os
-import queue
 import select
 import signal
 import subprocess
@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
+from penstock.worker.board import Board
 from penstock.worker.channel import AskToStop, Channel, Ended, Fault, Interrupted, Noted, Plan, Run
+from penstock.worker.child import PLACES
 from penstock.worker.execution import Attempt, JobTimeout, explain
-from penstock.worker.forensics import Remains, resident_bytes, spell_bytes, wait_for
+from penstock.worker.forensics import Gauge, Remains, resident_bytes, spell_bytes
 from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S, Surroundings
+from penstock.worker.runners.waiting import Waiting
 
 log = logging.getLogger("penstock.worker")
 
@@ -30,44 +33,25 @@ CHECK_EVERY_S = 0.5
 UNABLE_SNOOZE_MS = 10_000
 
 
-class ChildRunner:
+class ChildRunner(Waiting):
     """Runs each job in a child process; children are started when first needed and kept warm."""
 
     def __init__(self, around: Surroundings, first: int, places: int, *, plan: Plan, spawn: Spawn) -> None:
-        self.places = places
+        super().__init__(places)
         self.plan, self.spawn = plan, spawn
-        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
         self._seats = [Seat(self, around, first + index) for index in range(places)]
-        self._seated = 0
         self._idle = threading.Semaphore(0)
-
-    @property
-    def claims(self) -> "queue.SimpleQueue[Claim | None]":
-        return self._claims
 
     def start(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
-            self._claims.put(claim)
-            if not self._idle.acquire(blocking=False) and self._seated < self.places:
-                self._seats[self._seated].begin()
-                self._seated += 1
+            self.claims.put(claim)
+            if not self._idle.acquire(blocking=False) and self.begun < self.places:
+                seat = self._seats[self.begun]
+                self.begin(seat.serve, f"penstock-child-{seat.place}")
 
     def rest(self) -> None:
         """Called by a seat before it takes its next claim."""
         self._idle.release()
-
-    def waits(self) -> bool:
-        return not self._claims.empty()
-
-    def withdraw(self) -> list[Claim]:
-        taken: list[Claim] = []
-        while True:
-            try:
-                claim = self._claims.get_nowait()
-            except queue.Empty:
-                return taken
-            if claim is not None:
-                taken.append(claim)
 
     def cancel(self, fence: Fence) -> None:
         for seat in self._seats:
@@ -80,21 +64,23 @@ class ChildRunner:
         for seat in self._seats:
             seat.interrupt()
 
-    def close(self) -> None:
-        for _ in range(self._seated):
-            self._claims.put(None)
-
 
 class Seat:
     """One child after another, and the thread that talks with it."""
 
     def __init__(self, runner: ChildRunner, around: Surroundings, place: int) -> None:
-        self._runner, self._around, self._place = runner, around, place
+        self.place = place
+        self._runner, self._around = runner, around
         self._attempt: Attempt | None = None
         self._child: Child | None = None
 
-    def begin(self) -> None:
-        threading.Thread(target=self._serve, name=f"penstock-child-{self._place}", daemon=True).start()
+    def serve(self) -> None:
+        """Run claims until None comes."""
+        while (claim := self._runner.claims.get()) is not None:
+            self._around.deliver(self._runner, claim, self._run(claim))
+            self._runner.rest()
+        if self._child is not None:
+            self._child.end()
 
     def cancel(self, fence: Fence) -> None:
         attempt, child = self._attempt, self._child
@@ -108,32 +94,39 @@ class Seat:
         if attempt is not None and child is not None:
             child.channel.send(Interrupted(attempt.claim.fence))
 
-    def _serve(self) -> None:
-        while (claim := self._runner.claims.get()) is not None:
-            self._around.deliver(self._runner, claim, self._run(claim))
-            self._runner.rest()
-        if self._child is not None:
-            self._child.end()
-
     def _run(self, claim: Claim) -> Outcome:
-        child = self._child if self._child is not None and self._child.is_alive() else self._hire()
-        if isinstance(child, Outcome):
-            return child
+        """Run a claim, in a second child if the first ended before it had begun: that is no fault of the job."""
+        for _ in range(2):
+            child = self._ready_child(self._limit(claim))
+            if isinstance(child, Outcome):
+                return child
+            outcome = self._attempted(child, claim)
+            if outcome is not None:
+                return outcome
+        return _unable("two child processes ended before they had begun a job")
+
+    def _attempted(self, child: "Child", claim: Claim) -> Outcome | None:
         attempt = self._attempt = Attempt(claim, self._around.notes)
-        self._around.board.occupy(self._place, claim.fence.token, claim.id, attempt.deadline_ns)
+        self._around.board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
         try:
             outcome = child.run(attempt, self._limit(claim))
         finally:
             self._attempt = None
-            self._around.board.vacate(self._place)
+            self._around.board.vacate(self.place)
         if child.is_used_up(self._runner.plan):
-            child.end()
-            self._child = None
+            self._dismiss(child)
         return outcome
 
     def _limit(self, claim: Claim) -> int | None:
         own = self._around.tasks[claim.task].max_memory
         return own if own is not None else self._runner.plan.max_memory
+
+    def _ready_child(self, max_memory: int | None) -> "Child | Outcome":
+        """Give a child with room for a job of this limit; what other jobs have filled must not cost it a crash."""
+        child = self._child
+        if child is not None and (not child.is_alive() or child.is_larger_than(max_memory)):
+            self._dismiss(child)
+        return self._child or self._hire()
 
     def _hire(self) -> "Child | Outcome":
         """Start a child and wait until it has imported the application."""
@@ -141,31 +134,46 @@ class Seat:
             child = Child.start(self._runner.plan, self._runner.spawn)
         except OSError as error:
             return _unable(f"no child process can be started: {error}")
+        self._around.board.set_group(self.place, child.pid)
         fault = child.greet()
         if fault is not None:
-            child.end()
+            self._dismiss(child)
             return _unable(f"a child process cannot load the application: {fault}")
         self._child = child
         return child
 
+    def _dismiss(self, child: "Child") -> None:
+        child.end()
+        self._child = None
+        self._around.board.set_group(self.place, 0)
+
 
 class Child:
-    """One child process at the other end of a channel."""
+    """One child process at the other end of a channel, with a process group of its own for whatever its jobs start."""
 
-    def __init__(self, pid: int, channel: Channel) -> None:
-        self.pid, self.channel = pid, channel
+    def __init__(self, pid: int, channel: Channel, board: Board) -> None:
+        self.pid, self.channel, self._board = pid, channel, board
         self.remains: Remains | None = None
+        self._gauge = Gauge(pid)
         self._ran = 0
 
     @classmethod
     def start(cls, plan: Plan, spawn: Spawn) -> "Child":
         channel, other = Channel.pair()
+        board = Board.create(PLACES)
         with other:
-            argv = [sys.executable, "-m", "penstock.worker.child", str(other.fileno()), str(os.getpid())]
-            process = spawn(argv, pass_fds=(other.fileno(),), stdin=subprocess.DEVNULL)
+            descriptors = (other.fileno(), board.descriptor)
+            words = [str(number) for number in (*descriptors, os.getpid())]
+            argv = [sys.executable, "-m", "penstock.worker.child", *words]
+            try:
+                process = spawn(argv, pass_fds=descriptors, stdin=subprocess.DEVNULL, process_group=0)
+            except OSError:
+                channel.close()
+                board.close()
+                raise
         process.returncode = 0  # it is collected here with wait4, never by Popen
         channel.send(plan)
-        return cls(process.pid, channel)
+        return cls(process.pid, channel, board)
 
     def greet(self) -> str | None:
         """Wait for its first message; give what it says is wrong, None if it is ready."""
@@ -175,25 +183,47 @@ class Child:
         first = messages[0]
         return first.message if isinstance(first, Fault) else None
 
-    def run(self, attempt: Attempt, max_memory: int | None = None) -> Outcome:
-        """Run one claim, within its hard limit of time and `max_memory` bytes."""
+    def run(self, attempt: Attempt, max_memory: int | None = None) -> Outcome | None:
+        """Run one claim, within its hard limit of time and `max_memory` bytes.
+
+        Returns:
+            None if the process ended before it had begun the job.
+        """
         self._ran += 1
         self.channel.send(Run(attempt.claim))
-        while True:
-            if not _poll(self.channel, CHECK_EVERY_S):
-                if attempt.deadline_ns and time.monotonic_ns() > attempt.deadline_ns + HARD_LIMIT_AFTER_S * 1e9:
-                    return self._overdue(attempt)
-                if max_memory is not None and resident_bytes(self.pid) > max_memory:
-                    return self._too_large(attempt, max_memory)
-                continue
-            messages = self.channel.receive()
-            if messages is None:
-                return self._crashed(attempt)
-            for message in messages:
-                if isinstance(message, Noted):
-                    attempt.note(message.progress, message.log)
-                elif isinstance(message, Ended):
-                    return message.outcome
+        if attempt.cancelled:  # asked so early that the order went ahead of the claim
+            self.channel.send(AskToStop(attempt.claim.fence))
+        outcome: Outcome | None = None
+        while outcome is None and self.remains is None:
+            outcome = self._hear(attempt) if _poll(self.channel, CHECK_EVERY_S) else self._check(attempt, max_memory)
+        if self.remains is not None and not self._has_begun(attempt):
+            log.warning("a child process ended before it had begun job %s, which goes to another", attempt.claim.id)
+            return None
+        return outcome
+
+    def _hear(self, attempt: Attempt) -> Outcome | None:
+        messages = self.channel.receive()
+        if messages is None:
+            return self._crashed(attempt)
+        for message in messages:
+            if isinstance(message, Noted):
+                attempt.note(message.progress, message.log)
+            elif isinstance(message, Ended):
+                return message.outcome
+        return None
+
+    def _has_begun(self, attempt: Attempt) -> bool:
+        return attempt.claim.fence.token in self._board.started()
+
+    def _check(self, attempt: Attempt, max_memory: int | None) -> Outcome | None:
+        """Measure it; end it if it is over a limit."""
+        self._gauge.look()
+        if attempt.deadline_ns and time.monotonic_ns() > attempt.deadline_ns + HARD_LIMIT_AFTER_S * 1e9:
+            self._bury()
+            return explain(attempt, JobTimeout())
+        if max_memory is not None and (size := resident_bytes(self.pid)) > max_memory:
+            return self._too_large(attempt, size, max_memory)
+        return None
 
     def is_alive(self) -> bool:
         """Say whether it is still there; an idle child says nothing, so anything to read is the end."""
@@ -201,36 +231,41 @@ class Child:
             log.warning("an idle child process %s", self._bury().story())
         return self.remains is None
 
+    def is_larger_than(self, max_memory: int | None) -> bool:
+        return max_memory is not None and resident_bytes(self.pid) > max_memory
+
     def is_used_up(self, plan: Plan) -> bool:
         if self.remains is not None or (plan.max_jobs is not None and self._ran >= plan.max_jobs):
             return True
-        return plan.max_memory is not None and resident_bytes(self.pid) > plan.max_memory
+        return self.is_larger_than(plan.max_memory)
 
     def end(self) -> None:
         """End it now; it runs nothing."""
         if self.remains is None:
-            os.kill(self.pid, signal.SIGKILL)
             self._bury()
+        self._board.close()
 
     def _bury(self) -> Remains:
+        """End it and all that it started, then collect it, in this order: until then nobody else can get its number.
+
+        The status of one that was ending already stays as it was.
+        """
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.channel.close()
-        self.remains = wait_for(self.pid)
+        self.remains = self._gauge.wait()
         return self.remains
 
-    def _overdue(self, attempt: Attempt) -> Outcome:
-        os.kill(self.pid, signal.SIGKILL)
+    def _too_large(self, attempt: Attempt, size: int, max_memory: int) -> Outcome:
         self._bury()
-        return explain(attempt, JobTimeout())
-
-    def _too_large(self, attempt: Attempt, max_memory: int) -> Outcome:
-        os.kill(self.pid, signal.SIGKILL)
-        peak = spell_bytes(self._bury().peak_bytes)
-        log.error("a child process was killed: job %s took it to %s", attempt.claim.id, peak)
-        return crashed(attempt, f"its process used {peak}, over the limit of {spell_bytes(max_memory)}")
+        used, limit = spell_bytes(size), spell_bytes(max_memory)
+        log.error("a child process was killed: job %s took it to %s", attempt.claim.id, used)
+        return crashed(attempt, f"its process used {used}, over the limit of {limit}")
 
     def _crashed(self, attempt: Attempt) -> Outcome:
         remains = self._bury()
-        log.error("a child process %s while it ran job %s", remains.story(), attempt.claim.id)
+        if self._has_begun(attempt):
+            log.error("a child process %s while it ran job %s", remains.story(), attempt.claim.id)
         return crashed(attempt, f"its process {remains.story()}")
 
 

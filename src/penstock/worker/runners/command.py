@@ -7,12 +7,10 @@ Each command has a session of its own. At its timeout the group gets SIGTERM, fi
 import contextlib
 import logging
 import os
-import queue
 import selectors
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
@@ -24,9 +22,10 @@ from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew, PayloadInvali
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.execution import Attempt, JobStopped, JobTimeout, Runnable, bounded, explain, refuse
-from penstock.worker.forensics import Remains, wait_for
+from penstock.worker.forensics import Gauge, Remains
 from penstock.worker.runners.child import Spawn
 from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S, Surroundings
+from penstock.worker.runners.waiting import Waiting
 
 log = logging.getLogger("penstock.worker")
 
@@ -47,39 +46,20 @@ except OSError as error:
 """
 
 
-class CommandRunner:
+class CommandRunner(Waiting):
     """Runs commands, each with a thread that feeds and watches it; the threads start when first needed."""
 
     def __init__(self, around: Surroundings, first: int, places: int, *, spawn: Spawn) -> None:
-        self.places = places
+        super().__init__(places)
         self.spawn = spawn
-        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
         self._posts = [Post(self, around, first + index) for index in range(places)]
-        self._begun = 0
-
-    @property
-    def claims(self) -> "queue.SimpleQueue[Claim | None]":
-        return self._claims
 
     def start(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
-            self._claims.put(claim)
-            if self._begun < self.places:
-                self._posts[self._begun].begin()
-                self._begun += 1
-
-    def waits(self) -> bool:
-        return not self._claims.empty()
-
-    def withdraw(self) -> list[Claim]:
-        taken: list[Claim] = []
-        while True:
-            try:
-                claim = self._claims.get_nowait()
-            except queue.Empty:
-                return taken
-            if claim is not None:
-                taken.append(claim)
+            self.claims.put(claim)
+            if self.begun < self.places:
+                post = self._posts[self.begun]
+                self.begin(post.serve, f"penstock-command-{post.place}")
 
     def cancel(self, fence: Fence) -> None:
         for post in self._posts:
@@ -96,29 +76,23 @@ class CommandRunner:
             if attempt is not None and attempt.interrupt is None:
                 attempt.interrupt = JobStopped
 
-    def close(self) -> None:
-        for _ in range(self._begun):
-            self._claims.put(None)
-
 
 class Post:
     """The thread that runs one command at a time."""
 
     def __init__(self, runner: CommandRunner, around: Surroundings, place: int) -> None:
         self.attempt: Attempt | None = None
-        self._runner, self._around, self._place = runner, around, place
+        self._runner, self._around, self.place = runner, around, place
 
-    def begin(self) -> None:
-        threading.Thread(target=self._serve, name=f"penstock-command-{self._place}", daemon=True).start()
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """Run claims until None comes."""
         while (claim := self._runner.claims.get()) is not None:
             self._around.deliver(self._runner, claim, self._run(claim))
 
     def _run(self, claim: Claim) -> Outcome:
         attempt = Attempt(claim, self._around.notes)
         board, task = self._around.board, self._around.tasks[claim.task]
-        board.occupy(self._place, claim.fence.token, claim.id, attempt.deadline_ns)
+        board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
         self.attempt = attempt
         try:
             words = _words(claim)
@@ -128,14 +102,14 @@ class Post:
         except OSError as error:
             return explain(attempt, error)
         else:
-            board.set_group(self._place, process.pid)
+            board.set_group(self.place, process.pid)
             talk = _Talk(process, words)
             remains = talk.attend(attempt)
-            board.set_group(self._place, 0)
+            board.set_group(self.place, 0)
             return _judge(attempt, task, remains, talk)
         finally:
             self.attempt = None
-            board.vacate(self._place)
+            board.vacate(self.place)
 
     def _start(self, task: Runnable) -> "subprocess.Popen[bytes]":
         pipe = subprocess.PIPE
@@ -158,6 +132,7 @@ class _Talk:
     def attend(self, attempt: Attempt) -> Remains:
         """Feed the command and listen until it has ended; then end whatever is left of its group."""
         process, ended = self._process, os.pidfd_open(self._process.pid)
+        gauge = Gauge(process.pid)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -167,10 +142,12 @@ class _Talk:
             self._selector.register(stream, event)
         self._selector.register(ended, _READ)
         try:
-            while not any(key.fileobj == ended for key in self._step()):
+            while ended not in (ready := self._step()):
+                if not ready:
+                    gauge.look()
                 self._keep_time(attempt)
-            remains = wait_for(process.pid)
             self._signal(signal.SIGKILL)
+            remains = gauge.wait()
             self._drain()
         finally:
             self._selector.close()
@@ -180,13 +157,14 @@ class _Talk:
                     stream.close()
         return remains
 
-    def _step(self) -> list[selectors.SelectorKey]:
-        ready = [key for key, _ in self._selector.select(TICK_S)]
-        for key in ready:
-            if key.fileobj is self._process.stdin:
-                self._feed(key.fileobj)
-            elif key.fileobj is self._process.stdout or key.fileobj is self._process.stderr:
-                self._hear(key.fileobj)
+    def _step(self) -> list[Any]:
+        """Move what can be moved; give what was ready."""
+        ready = [key.fileobj for key, _ in self._selector.select(TICK_S)]
+        for stream in ready:
+            if stream is self._process.stdin:
+                self._feed(stream)
+            elif stream is self._process.stdout or stream is self._process.stderr:
+                self._hear(stream)
         return ready
 
     def _feed(self, stream: Any) -> None:
@@ -271,14 +249,19 @@ def _judge(attempt: Attempt, task: Runnable, remains: Remains, talk: _Talk) -> O
 def _result(attempt: Attempt, task: Runnable, talk: _Talk) -> Outcome:
     if talk.said > DEFAULT_MAX_PAYLOAD:
         message = f"the command wrote {talk.said:,} bytes to stdout, over the limit of {DEFAULT_MAX_PAYLOAD:,}"
-        return _ended(attempt, Ending.FAILED, "failed", message, talk)
+        return _unkept(attempt, message, talk)
     try:
         value = msgspec.json.decode(talk.stdout) if talk.stdout.strip() else None
         result = task.encode_result(value)
     except (msgspec.MsgspecError, PayloadInvalid, UnicodeDecodeError, RecursionError) as error:
         said = bounded(bytes(talk.stdout[:200]).decode(errors="replace"), 200)
-        return _ended(attempt, Ending.FAILED, "failed", f"stdout is not one JSON value ({error}): {said!r}", talk)
+        return _unkept(attempt, f"the command's stdout is not one JSON value ({error}): {said!r}", talk)
     return Outcome(ending=Ending.SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
+
+
+def _unkept(attempt: Attempt, why: str, talk: _Talk) -> Outcome:
+    message = f"{why}. The job of task {attempt.claim.task!r} is not run again, because its command has done its work."
+    return _ended(attempt, Ending.FAILED, "failed", message, talk, verdict="bury")
 
 
 def _ended(attempt: Attempt, ending: Ending, kind: str, message: str, talk: _Talk, verdict: Any = None) -> Outcome:

@@ -1,8 +1,8 @@
 """Coroutines, each in an asyncio Task of its own, on one event loop in one thread."""
 
 import asyncio
+import queue
 import threading
-from collections import deque
 from collections.abc import Sequence
 
 from penstock.context import entered
@@ -21,34 +21,24 @@ from penstock.worker.execution import (
     succeed,
 )
 from penstock.worker.runners.contract import Surroundings
+from penstock.worker.runners.waiting import Waiting
 
 
-class LoopRunner:
+class LoopRunner(Waiting):
     """Runs up to `places` coroutines at once; their places on the board begin at `first`."""
 
     def __init__(self, around: Surroundings, first: int, places: int) -> None:
-        self.places = places
+        super().__init__(places)
         self._around, self._first = around, first
-        self._waiting: deque[Claim] = deque()
         self._free = list(range(places - 1, -1, -1))
         self._attempts: list[Attempt | None] = [None] * places
         self._tasks: list[asyncio.Task[None] | None] = [None] * places
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, claims: Sequence[Claim]) -> None:
-        self._waiting.extend(claims)
+        for claim in claims:
+            self.claims.put(claim)
         self._call(self._fill)
-
-    def waits(self) -> bool:
-        return bool(self._waiting)
-
-    def withdraw(self) -> list[Claim]:
-        taken: list[Claim] = []
-        while True:
-            try:
-                taken.append(self._waiting.popleft())
-            except IndexError:
-                return taken
 
     def cancel(self, fence: Fence) -> None:
         for place, attempt in enumerate(self._attempts):
@@ -85,13 +75,14 @@ class LoopRunner:
 
     def _fill(self) -> None:
         assert self._loop is not None
-        while self._free and self._waiting:
+        while self._free and not self.claims.empty():
             try:
-                claim = self._waiting.popleft()
-            except IndexError:  # withdrawn meanwhile
+                claim = self.claims.get_nowait()
+            except queue.Empty:  # withdrawn meanwhile
                 return
-            place = self._free.pop()
-            self._tasks[place] = self._loop.create_task(self._run(place, claim))
+            if claim is not None:
+                place = self._free.pop()
+                self._tasks[place] = self._loop.create_task(self._run(place, claim))
 
     async def _run(self, place: int, claim: Claim) -> None:
         """Run one claim. It is listed as running only once it is, because a Task cancelled earlier never begins."""
@@ -104,7 +95,7 @@ class LoopRunner:
         around.board.vacate(self._first + place)
         self._free.append(place)
         around.deliver(self, claim, outcome)
-        if self._waiting:
+        if not self.claims.empty():
             self._fill()
 
     def _interrupt(self, place: int, attempt: Attempt, why: type[Interrupt]) -> None:

@@ -1,7 +1,6 @@
 """Plain functions, each in a thread of its own choosing: one thread for each slot, fed from one queue."""
 
 import ctypes
-import queue
 import threading
 from collections.abc import Sequence
 
@@ -10,44 +9,27 @@ from penstock.model.job import Claim, Fence
 from penstock.model.outcome import Outcome
 from penstock.worker.execution import Attempt, Interrupt, JobStopped, JobTimeout, explain, run
 from penstock.worker.runners.contract import Surroundings
+from penstock.worker.runners.waiting import Waiting
 
 
-class ThreadRunner:
+class ThreadRunner(Waiting):
     """Runs jobs in `places` threads, whose places on the board begin at `first`."""
 
     def __init__(self, around: Surroundings, first: int, places: int) -> None:
-        self.places = places
-        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+        super().__init__(places)
         self._slots = [Slot(self, around, first + index) for index in range(places)]
-        self._threads: list[threading.Thread] = []
-
-    @property
-    def claims(self) -> "queue.SimpleQueue[Claim | None]":
-        return self._claims
 
     def start(self, claims: Sequence[Claim]) -> None:
-        if not self._threads:
-            self._hire()
+        if not self.begun:
+            for slot in self._slots:
+                self.begin(slot.serve, f"penstock-slot-{slot.place}")
         for claim in claims:
-            self._claims.put(claim)
+            self.claims.put(claim)
 
     def take_this_thread(self) -> "Slot":
         """Make the calling thread the only slot, to be served by it; for a child, whose jobs get the main thread."""
-        self._threads.append(threading.current_thread())
+        self.begun = 1
         return self._slots[0]
-
-    def waits(self) -> bool:
-        return not self._claims.empty()
-
-    def withdraw(self) -> list[Claim]:
-        taken: list[Claim] = []
-        while True:
-            try:
-                claim = self._claims.get_nowait()
-            except queue.Empty:
-                return taken
-            if claim is not None:
-                taken.append(claim)
 
     def cancel(self, fence: Fence) -> None:
         for slot in self._slots:
@@ -66,17 +48,6 @@ class ThreadRunner:
             attempt = slot.attempt
             if attempt is not None:
                 slot.interrupt(attempt, JobStopped)
-
-    def close(self) -> None:
-        for _ in self._threads:
-            self._claims.put(None)
-
-    def _hire(self) -> None:
-        for slot in self._slots:
-            name = f"penstock-slot-{slot.place}"
-            thread = threading.Thread(target=slot.serve, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
 
 class Slot:

@@ -1,0 +1,68 @@
+"""Which workers live, and which waiting jobs have none."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.engine import Counts, WorkerInfo, WorkerView
+from penstock.engines.clock import SystemClock
+from penstock.model.states import State
+
+__all__ = ["birth_of", "is_gone", "live_workers", "unserved"]
+
+
+def birth_of(pid: int) -> str:
+    """Tell the process that has this pid now from every other that ever had it; empty if there is none.
+
+    That is the namespace of the pid, because containers of one machine count for themselves, and the time at which the
+    process started, in ticks since the machine did. Also empty where `/proc` does not tell.
+    Source: proc(5), /proc/pid/stat, fields 3 and 22.
+    """
+    try:
+        own, namespace = os.readlink("/proc/self"), os.readlink("/proc/self/ns/pid")
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    if own != str(os.getpid()) or fields[0] in "ZX":
+        return ""
+    return f"{namespace} {fields[19]}"
+
+
+def is_gone(info: WorkerInfo) -> bool:
+    """Say whether a worker has certainly ended: it ran on this machine, in sight of here, and its pid is not its own.
+
+    Its lease runs on all the same, and until it lapses nobody takes its jobs over.
+    """
+    if not info.birth or info.boot != SystemClock().boot():
+        return False
+    if birth_of(os.getpid()).partition(" ")[0] != info.birth.partition(" ")[0]:
+        return False
+    found = birth_of(info.pid)
+    return found != info.birth if found else not _is_hidden(info.pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Say whether there is a process of another user, which `/proc` may not show (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
+
+
+def live_workers(workers: Sequence[WorkerView]) -> list[WorkerInfo]:
+    """Leave out the workers whose lease has lapsed, or that have certainly ended."""
+    return [worker.info for worker in workers if worker.lease_left_ms > 0 and not is_gone(worker.info)]
+
+
+def unserved(workers: Sequence[WorkerView], counts: Sequence[Counts]) -> list[Counts]:
+    """Give the queues and tasks with ready jobs that no live worker would take, those with the most jobs first."""
+    live = live_workers(workers)
+    waiting = [one for one in counts if one.states.get(State.READY) and not _is_served(one, live)]
+    return sorted(waiting, key=lambda one: -one.states[State.READY])
+
+
+def _is_served(one: Counts, live: list[WorkerInfo]) -> bool:
+    return any(one.task in info.tasks and (info.queues is None or one.queue in info.queues) for info in live)
