@@ -77,11 +77,24 @@ def test_job_that_has_not_begun_at_its_limit_gets_its_time_in_another_child(
 def test_job_is_put_off_when_no_child_lives_long_enough_to_begin_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("penstock.worker.runners.child.Child.greet", lambda child: freeze(child.pid))
+    monkeypatch.setattr("penstock.worker.runners.child.Child.greet", lambda child, _: freeze(child.pid))
     monkeypatch.setattr("penstock.worker.runners.child.HARD_LIMIT_AFTER_S", 0.1)
     outcome = stage.run(call("where", timeout=0.1))
     assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
     assert "two child processes ended before they had begun a job" in caplog.text
+
+
+def test_job_is_put_off_when_its_child_hangs_while_it_imports_the_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "shop_that_hangs.py").write_text("import threading\nthreading.Event().wait()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    given = plan(app="shop_that_hangs:app", start_ms=500)
+    stage = Stage(lambda around: ChildRunner(around, 0, 1, plan=given, spawn=subprocess.Popen), lanes.app.tasks)
+    outcome = stage.run(call("where"))
+    assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
+    assert "it has not imported shop_that_hangs:app within 500ms (--start-timeout)" in caplog.text
+    stage.close()
 
 
 def test_job_gets_a_fresh_child_when_others_have_filled_the_warm_one_beyond_its_limit(stage: Stage) -> None:

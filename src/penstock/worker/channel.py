@@ -27,6 +27,7 @@ class Plan(Struct, frozen=True, tag="plan", kw_only=True):
     places: dict[str, int]
     lease_ms: int
     shutdown_ms: int
+    start_ms: int = 120_000
     max_jobs: int | None = None
     max_memory: int | None = None
     reload: bool = False

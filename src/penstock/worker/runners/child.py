@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from penstock.model.durations import spell
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.board import Board
@@ -135,7 +136,7 @@ class Seat:
         except OSError as error:
             return _unable(f"no child process can be started: {error}")
         self._around.board.set_group(self.place, child.pid)
-        fault = child.greet()
+        fault = child.greet(self._runner.plan)
         if fault is not None:
             self._dismiss(child)
             return _unable(f"a child process cannot load the application: {fault}")
@@ -175,8 +176,11 @@ class Child:
         channel.send(plan)
         return cls(process.pid, channel, board)
 
-    def greet(self) -> str | None:
+    def greet(self, plan: Plan) -> str | None:
         """Wait for its first message; give what it says is wrong, None if it is ready."""
+        if not _poll(self.channel, plan.start_ms / 1000):
+            self._bury()
+            return f"it has not imported {plan.app} within {spell(plan.start_ms / 1000)} (--start-timeout)"
         messages = self.channel.receive()
         if messages is None:
             return str(self._bury())
