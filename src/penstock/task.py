@@ -1,6 +1,7 @@
 """What a decorated function becomes: still a function, and a way to enqueue calls of it."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
@@ -324,10 +325,16 @@ _NO_KWARGS: Mapping[str, Any] = {}
 
 
 def new_id() -> JobId:
-    """Draw a UUIDv7. Its package is imported late, because it would take a tenth of the time of `import penstock`."""
+    """Draw a UUIDv7."""
+    return JobId(str(_uuid7()()))
+
+
+@cache
+def _uuid7() -> Callable[[], object]:
+    """Import what draws them late, because it would take a tenth of the time of `import penstock`."""
     from uuid_utils import uuid7
 
-    return JobId(str(uuid7()))
+    return uuid7
 
 
 def _each(task: Remote, calls: Any) -> Iterable[Any]:
