@@ -3,6 +3,7 @@
 `python tools/make_reference.py` writes them; with `--check` it only says which differ, and exits 1.
 """
 
+import enum
 import inspect
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,9 @@ def _describe(name: str, value: Any) -> Iterator[str]:
 
 def _signature(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, property) or (inspect.isclass(value) and issubclass(value, BaseException)):
+        return
+    if inspect.isclass(value) and issubclass(value, enum.Enum):
+        yield f"```text\n{', '.join(str(member.value) for member in value)}\n```\n"
         return
     try:
         signature = inspect.signature(value)

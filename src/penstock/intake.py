@@ -58,7 +58,7 @@ class Intake:
         """
         give_up = time.monotonic() + self._deadline_s
         with shielded():
-            if not self._queued and self._leading.acquire(blocking=False):
+            if not self._queued and not self._leading.locked():
                 return self._add_alone(_Call(request, give_up))
             return self._add_with_others(_Waiter(request, give_up))
 
@@ -88,9 +88,9 @@ class Intake:
     def _add_alone(self, call: "_Call") -> list[Added]:
         """Write what one caller asks while nobody else does; who comes meanwhile is woken for the next write."""
         try:
-            self._write([call])
+            with self._leading:
+                self._write([call])
         finally:
-            self._leading.release()
             self._wake_next()
         return _opened(call.answer or [])
 

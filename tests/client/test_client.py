@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,8 @@ def test_a_job_that_was_handed_on_can_enqueue_no_more(app: Penstock) -> None:
 
 
 def test_a_connection_is_handed_to_the_engine(app: Penstock) -> None:
-    with pytest.raises(Unsupported):
-        app.using(connection=sqlite3.connect(":memory:")).enqueue("x")
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(Unsupported):
+        app.using(connection=connection).enqueue("x")
 
 
 def test_a_full_queue_refuses(app: Penstock) -> None:

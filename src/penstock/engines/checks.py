@@ -1,6 +1,7 @@
 """What every engine refuses at its edge, before it touches the store."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -118,9 +119,14 @@ def check_changes(changes: Sequence[Change], engine: str, capabilities: frozense
 
 
 def check_want(want: Want | None) -> None:
-    """Refuse to claim more than 1,000 jobs at once."""
-    if want is not None:
-        _check_size(want.limit, "claims in one exchange")
+    """Refuse to claim more than 1,000 jobs at once, or from a queue that is named twice."""
+    if want is None:
+        return
+    _check_size(want.limit, "claims in one exchange")
+    named = [name for group in want.queues or () for name in group]
+    if len(set(named)) < len(named):
+        twice = sorted(name for name, times in Counter(named).items() if times > 1)
+        raise ValueError(f"Queue {twice[0]!r} is wanted twice; name each queue in one group.")
 
 
 def check_ids(ids: Sequence[JobId]) -> None:

@@ -219,17 +219,16 @@ class SqliteEngine:
     def _do(self, verb: Callable[[Step], _T]) -> _T:
         """Do a verb as one write transaction, and ring for its news after the commit."""
         try:
-            step, answer = self._store.write(partial(self._run, verb))
+            step, answer = self._store.write(partial(self._run, verb, self._catalog))
         except CatalogStale:
-            # The catalog was cleared when the first try was taken back.
-            step, answer = self._store.write(partial(self._run, verb))
+            step, answer = self._store.write(partial(self._run, verb, Catalog()))
         for news in NEWS:
             if getattr(step, news):
                 self._bell.ring(news)
         return answer
 
-    def _run(self, verb: Callable[[Step], _T], db: sqlite3.Connection) -> tuple[Step, _T]:
-        step = Step(db, self._catalog, self._clock.wall_ms())
+    def _run(self, verb: Callable[[Step], _T], catalog: Catalog, db: sqlite3.Connection) -> tuple[Step, _T]:
+        step = Step(db, catalog, self._clock.wall_ms())
         answer = verb(step)
         step.write_counts()
         return step, answer

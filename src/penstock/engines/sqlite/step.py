@@ -154,7 +154,7 @@ class Step:
         if lane is None:
             row = self.db.execute(SQL["lane_of"], key).fetchone()
             lane = int(row[0]) if row else self._add_lane(key)
-            self.catalog.lanes[key] = lane
+            self.catalog.lanes[key], self.catalog.lane_keys[lane] = lane, key
         return lane
 
     def _add_lane(self, key: LaneKey) -> int:

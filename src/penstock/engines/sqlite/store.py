@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from penstock.engines.sqlite.errors import VENDOR_ERRORS, Translator, cannot_create, primary_code
+from penstock.engines.sqlite.mutex import Mutex
 from penstock.engines.sqlite.schema import check_schema, prepare
 from penstock.engines.sqlite.standing import standing
 from penstock.engines.sqlite.turnstile import Turnstile
@@ -70,11 +70,10 @@ class Store:
         self._reader: sqlite3.Connection | None = None
         self._writer_identity: tuple[object, ...] = ()
         self._reader_identity: tuple[object, ...] = ()
-        self._commits = self._checkpointed_at = 0
+        self._commits = self._checkpointed_at = self._counted_changes = 0
         self._log_bytes, self._long_log_bytes = 0, _TRUNCATE_BYTES
-        self._is_parted = False
-        self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
+        self._write_mutex, self._read_mutex = Mutex(), Mutex()
+        self._is_writing = False
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -82,9 +81,9 @@ class Store:
         """Do work in the one write transaction: commits when it returns, rolls back when it raises."""
         self._survive_fork()
         deadline = time.monotonic() + self.timeout_s
-        if not self._write_lock.acquire(timeout=self.timeout_s):
-            raise self._errors.busy()
         try:
+            if not self._write_mutex.enter(self.timeout_s) or self._is_writing:
+                raise self._errors.busy()
             db = self._writer or self._open_writer(deadline)
             self._enter(deadline)
             try:
@@ -99,15 +98,19 @@ class Store:
             self._dropping(error)
             raise
         finally:
-            self._write_lock.release()
+            self._write_mutex.leave()
 
     def _commit(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Do work and commit; what this thread calls meanwhile, from a signal handler or a finalizer, is refused."""
+        self._is_writing = True
         try:
             done = work(db)
             db.execute("COMMIT")
         except BaseException:
             self._roll_back(db)
             raise
+        finally:
+            self._is_writing = False
         if self._is_log_long(db):
             self._checkpoint(db)
         return done
@@ -130,9 +133,9 @@ class Store:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Hold the read connection; each statement sees the latest commit."""
         self._survive_fork()
-        if not self._read_lock.acquire(timeout=self.timeout_s):
-            raise self._errors.busy()
         try:
+            if not self._read_mutex.enter(self.timeout_s):
+                raise self._errors.busy()
             with self.translated():
                 db = self._reader or self._open_reader()
                 self._check_identity(self._reader_identity)
@@ -141,7 +144,7 @@ class Store:
             self._drop_reader()
             raise
         finally:
-            self._read_lock.release()
+            self._read_mutex.leave()
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -154,10 +157,17 @@ class Store:
                 db.rollback()
 
     def close(self) -> None:
-        """Close both connections; later calls open them again. Handles of a parent process are left alone."""
+        """Close both connections; later calls open them again. Handles of a parent process are left alone.
+
+        Connections that another thread uses for longer than the timeout are left to it.
+        """
         self._survive_fork()
-        with self._read_lock, self._write_lock:
-            self._drop()
+        try:
+            if self._read_mutex.enter(self.timeout_s) and self._write_mutex.enter(self.timeout_s):
+                self._drop()
+        finally:
+            self._write_mutex.leave()
+            self._read_mutex.leave()
 
     def shorten_log(self) -> None:
         """Let the log begin anew if it can, so that the next commits need no room on the disk."""
@@ -181,6 +191,8 @@ class Store:
 
         IMMEDIATE always: a read transaction that turns into a write fails at once when another writer came between.
         """
+        if db.in_transaction:
+            self._roll_back(db)  # Ctrl-C came right after the last one had begun
         left_s = deadline - time.monotonic()
         if left_s > self.timeout_s / 2:
             db.execute("BEGIN IMMEDIATE")
@@ -224,7 +236,9 @@ class Store:
 
         The size alone would not tell, because the file does not shrink when the log begins anew.
         """
-        self._commits += 1
+        if db.total_changes != self._counted_changes:
+            self._counted_changes = db.total_changes
+            self._commits += 1
         pages = self._commits * _PAGES_PER_COMMIT + (db.total_changes - self._checkpointed_at) // _CHANGES_PER_PAGE
         return pages >= _CHECKPOINT_PAGES or self._log_bytes > self._long_log_bytes
 
@@ -248,7 +262,7 @@ class Store:
         finally:
             self._turnstile.leave()
         self._writer, self._writer_identity = db, self._identity()
-        self._commits = self._checkpointed_at = 0
+        self._commits = self._checkpointed_at = self._counted_changes = 0
         return db
 
     def _open_reader(self) -> sqlite3.Connection:
@@ -342,20 +356,13 @@ class Store:
         A child that inherits a connection believes that it holds locks which only its parent has. When the parent then
         ends, it deletes the log that the child still writes to.
         """
-        if not self._read_lock.acquire(timeout=self.timeout_s):
-            return
-        if not self._write_lock.acquire(timeout=self.timeout_s):
-            self._read_lock.release()
-            return
-        self._drop()
-        self._is_parted = True
+        if self._read_mutex.enter(self.timeout_s) and self._write_mutex.enter(self.timeout_s) and not self._is_writing:
+            self._drop()
 
     def rejoin(self) -> None:
         """Go on in the parent after a fork."""
-        if self._is_parted:
-            self._is_parted = False
-            self._write_lock.release()
-            self._read_lock.release()
+        self._write_mutex.leave()
+        self._read_mutex.leave()
 
     def restart(self) -> None:
         """Start afresh in a child, also in one that was forked past Python and so inherited what was open."""

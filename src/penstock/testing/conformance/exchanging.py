@@ -61,6 +61,13 @@ class Claiming(Conformance):
         trial.add(queue="other")
         assert trial.claim(queues=[["mail"]]) == trial.claim(queues=[]) == ()
 
+    @pytest.mark.parametrize("queues", [[["mail"], ["mail"]], [["mail", "mail"]]])
+    def test_queue_that_is_wanted_twice_is_refused(self, trial: Trial, queues: list[list[str]]) -> None:
+        id = trial.add(queue="mail")
+        with pytest.raises(ValueError, match="'mail' is wanted twice"):
+            trial.claim(queues=queues)
+        assert trial.state(id) is State.READY
+
     def test_unknown_task_is_skipped_and_stays(self, trial: Trial) -> None:
         trial.add_all(new_job("strange", task="strange", priority=50), new_job("known"))
         assert [claim.id for claim in trial.claim()] == ["known"]
