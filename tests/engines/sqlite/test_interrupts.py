@@ -36,8 +36,10 @@ def interrupted() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_moment_leaves_no_lock_held(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "store.db", timeout_s=2)) as engine:
+        add_one(engine)
         intake, heard = Intake(lambda: engine), 0
         while heard < INTERRUPTS:
             try:
