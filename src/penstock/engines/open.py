@@ -3,8 +3,8 @@
 import os
 import re
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.engine import Clock, Engine, Examination
 from penstock.model.durations import seconds
@@ -13,7 +13,7 @@ from penstock.model.errors import DurationInvalid, EngineUnknown
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["examine", "is_there", "open_engine", "without_password"]
+__all__ = ["check_url", "examine", "is_there", "open_engine", "without_password"]
 
 _PLANNED = ("redis", "rediss", "unix", "postgresql", "postgres", "http", "https")
 _LONGEST_NAME = 255 - len("-penstock")
@@ -36,13 +36,29 @@ def open_engine(url: str, *, clock: Clock | None = None) -> Engine:
     >>> open_engine("memory://").describe().kind
     'memory'
     """
-    scheme, separator, _ = url.partition("://")
-    opener = _OPENERS.get(scheme.lower()) if separator else None
-    if opener is None:
-        raise EngineUnknown(without_password(url), _unknown(url, scheme if separator else ""))
+    kind, parts, options = _read(url)
     from penstock.engines.clock import SystemClock
 
-    return opener(url, _split(url), clock or SystemClock())
+    return kind.open(parts, options, clock or SystemClock())
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that `open_engine` would refuse, without opening, making or importing a store.
+
+    Raises:
+        EngineUnknown: as `open_engine` says.
+    """
+    _read(url)
+
+
+def _read(url: str) -> "tuple[_Kind, SplitResult, dict[str, Any]]":
+    scheme, separator, _ = url.partition("://")
+    kind = _KINDS.get(scheme.lower()) if separator else None
+    if kind is None:
+        raise EngineUnknown(without_password(url), _unknown(url, scheme if separator else ""))
+    parts = _split(url)
+    kind.check(url, parts)
+    return kind, parts, _options(url, parts, kind.options)
 
 
 def is_there(url: str) -> bool:
@@ -53,7 +69,7 @@ def is_there(url: str) -> bool:
     """
     if url.lower().startswith("memory:"):
         return True
-    open_engine(url).close()
+    check_url(url)
     return os.path.exists(_path_in(url))
 
 
@@ -68,7 +84,7 @@ def examine(url: str, *, deep: bool = False) -> Examination:
     """
     if url.lower().startswith("memory:"):
         return Examination(exists=True)
-    open_engine(url).close()
+    check_url(url)
     from penstock.engines.sqlite.inspection import inspect
 
     return inspect(_path_in(url), deep=deep)
@@ -80,22 +96,26 @@ def without_password(url: str) -> str:
     return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", url)
 
 
-def _open_sqlite(url: str, parts: "SplitResult", clock: Clock) -> Engine:
+def _check_sqlite(url: str, parts: "SplitResult") -> None:
+    shown = without_password(url)
     if parts.netloc:
-        path = parts.netloc + parts.path
+        meant = shown.partition("?")[0].replace("//", "///", 1)
         raise EngineUnknown(
-            url,
-            f"{url!r} has two slashes; write three for a relative path: sqlite:///{path}, four for an absolute one.",
+            shown, f"{shown!r} has two slashes; write three for a relative path: {meant}, four for an absolute one."
         )
     path = _path_in(url)
     if not path or path.endswith("/"):
-        raise EngineUnknown(url, f"{url!r} names no file; write sqlite:///penstock.db.")
+        raise EngineUnknown(shown, f"{shown!r} names no file; write sqlite:///penstock.db.")
     if path == ":memory:" or not _could_be_a_file(path):
-        raise EngineUnknown(url, f"{path!r} names no file; write sqlite:///penstock.db, or memory:// for tests.")
-    options = _options(url, parts, {"durability": _durability, "timeout": _timeout, "keep_jobs": _keep_jobs})
+        raise EngineUnknown(shown, f"{path!r} names no file; write sqlite:///penstock.db, or memory:// for tests.")
+
+
+def _open_sqlite(parts: "SplitResult", options: dict[str, Any], clock: Clock) -> Engine:
+    from urllib.parse import unquote
+
     from penstock.engines.sqlite import SqliteEngine
 
-    return SqliteEngine(path, clock=clock, **options)
+    return SqliteEngine(unquote(parts.path.removeprefix("/")), clock=clock, **options)
 
 
 def _split(url: str) -> "SplitResult":
@@ -125,10 +145,9 @@ def _could_be_a_file(path: str) -> bool:
     return b"\0" not in os.fsencode(path) and all(len(name) <= _LONGEST_NAME for name in names)
 
 
-def _open_memory(url: str, parts: "SplitResult", clock: Clock) -> Engine:
+def _open_memory(parts: "SplitResult", _: dict[str, Any], clock: Clock) -> Engine:
     from penstock.engines.memory import MemoryEngine
 
-    _options(url, parts, {})
     name = parts.netloc + parts.path
     if not name:
         return MemoryEngine(clock)
@@ -138,21 +157,19 @@ def _open_memory(url: str, parts: "SplitResult", clock: Clock) -> Engine:
         return _named_memory[name]
 
 
-_OPENERS: dict[str, Callable[[str, "SplitResult", Clock], Engine]] = {"sqlite": _open_sqlite, "memory": _open_memory}
-
-
 def _unknown(url: str, scheme: str) -> str:
     shown = without_password(url)
     if scheme.lower() in _PLANNED:
         return f"This version of penstock has no engine for {shown!r} yet; use sqlite:///penstock.db."
     if not scheme:
-        hint = f"write sqlite:///{url}" if url.endswith(_FILE_ENDINGS) else "write sqlite:///penstock.db"
-        return f"{shown!r} is no URL of a store; {hint}."
+        secret = any(mark in url for mark in "@?")  # there may be a password anywhere in it
+        path = url if url.endswith(_FILE_ENDINGS) and not secret else "penstock.db"
+        return f"{'What was given' if secret else repr(url)} is no URL of a store; write sqlite:///{path}."
     import difflib
 
-    near = difflib.get_close_matches(scheme.lower(), _OPENERS, n=1)
+    near = difflib.get_close_matches(scheme.lower(), _KINDS, n=1)
     meant = f" Did you mean {near[0]}://{shown.partition('://')[2]}?" if near else ""
-    return f"No engine is called {scheme!r}.{meant} Known: {', '.join(f'{name}://' for name in _OPENERS)}."
+    return f"No engine is called {scheme!r}.{meant} Known: {', '.join(f'{name}://' for name in _KINDS)}."
 
 
 def _options(url: str, parts: "SplitResult", known: dict[str, Callable[[str], tuple[str, Any]]]) -> dict[str, Any]:
@@ -163,14 +180,23 @@ def _options(url: str, parts: "SplitResult", known: dict[str, Callable[[str], tu
     shown = without_password(url)
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            listed = f"Known: {', '.join(known)}." if known else "It takes none."
-            raise EngineUnknown(shown, f"{shown!r} has an option {name!r}, which is not known. {listed}")
+            raise EngineUnknown(shown, f"{shown!r} has an option {name!r}, which is not known.{_known(name, known)}")
         try:
             argument, read = known[name](value)
         except (ValueError, DurationInvalid) as error:
             raise EngineUnknown(shown, f"{name}={value!r} in {shown!r} cannot be used: {error}") from error
         found[argument] = read
     return found
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    listed = ", ".join(known)
+    if not listed:
+        return " It takes none."
+    near = difflib.get_close_matches(name, known, n=1)
+    return (f" Did you mean {near[0]!r}?" if near else "") + f" Known: {listed}."
 
 
 def _durability(text: str) -> tuple[str, str]:
@@ -187,3 +213,24 @@ def _keep_jobs(text: str) -> tuple[str, int]:
     if not text.isascii() or not text.isdecimal():
         raise ValueError("it is a whole number of jobs.")
     return "max_ended", int(text)
+
+
+class _Kind(NamedTuple):
+    """An engine as URLs name it.
+
+    Attributes:
+        check: refuses a URL that has not its form.
+        options: what reads each option that may follow the `?`.
+    """
+
+    check: Callable[[str, "SplitResult"], None]
+    options: dict[str, Callable[[str], tuple[str, Any]]]
+    open: Callable[["SplitResult", dict[str, Any], Clock], Engine]
+
+
+_KINDS = {
+    "sqlite": _Kind(
+        _check_sqlite, {"durability": _durability, "timeout": _timeout, "keep_jobs": _keep_jobs}, _open_sqlite
+    ),
+    "memory": _Kind(lambda _url, _parts: None, {}, _open_memory),
+}

@@ -68,9 +68,9 @@ class Adding:
     def _find_known(self, requests: Sequence[AddRequest]) -> dict[JobId, tuple[str, bytes]]:
         ids = [job.id for request in requests for job in request.jobs]
         if len(ids) == 1:
-            rows = self._step.db.execute(SQL["known_id"], ids)
+            rows = self._step.db.execute(SQL["known_id"], {"id": ids[0]})
         else:
-            rows = self._step.db.execute(SQL["known_ids"], (texts(ids),))
+            rows = self._step.db.execute(SQL["known_ids"], {"ids": texts(ids)})
         return {row[0]: (self._step.lane_key(row[1]).task, row[2]) for row in rows.fetchall()}
 
     def _known_answer(self, job: NewJob) -> Added | None:
@@ -183,7 +183,7 @@ class Adding:
         if key is None:
             return None
         row = self._step.db.execute(SQL["key_holder"], (key,)).fetchone()
-        known = row and self._step.db.execute(SQL["known_id"], (row[0],)).fetchone()
+        known = row and self._step.db.execute(SQL["known_id"], {"id": row[0]}).fetchone()
         if not known:
             return None
         if (self._step.lane_key(known[1]).task, known[2]) != (job.task, job.envelope):

@@ -116,12 +116,16 @@ def _filesystem_of(folder: Path) -> str:
 def _room(folder: Path) -> Finding:
     disk = os.statvfs(folder)
     free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    found = f"{free / 1024**3:,.1f} GiB free of {whole / 1024**3:,.1f} GiB"
+    found = f"{_size(free)} free of {_size(whole)}"
     if free < _NO_ROOM_BYTES:
         return Finding("disk", "fault", found, "Free space: new jobs are refused when there is none left.")
     if free < _LITTLE_ROOM_BYTES:
         return Finding("disk", "warning", found, "Free space before it runs out.")
     return Finding("disk", "ok", found)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / _MIB:,.1f} MiB"
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -184,8 +188,10 @@ def _holder(file: Path) -> Iterator[Finding]:
         except OSError:
             return  # nobody has written yet, or we may not: the folder's own finding says so
         deadline = time.monotonic() + _LOCK_PATIENCE_S
-        if not all(_comes_free(descriptor, deadline) for descriptor in opened):
-            yield _held(_flocked_by(os.fstat(opened[1])))
+        blocked = next((place for place, one in enumerate(opened) if not _comes_free(one, deadline)), None)
+        if blocked is not None:
+            # Who holds the turn waits for the gate, and who holds the gate may wait for SQLite's own lock.
+            yield _held(_writer(file) or _flocked_by(*map(os.fstat, reversed(opened[blocked:]))))
         elif foreign := _foreign_writer(file, deadline):
             yield _held(foreign)
         else:
@@ -217,7 +223,16 @@ def _comes_free(descriptor: int, deadline: float) -> bool:
 
 
 def _foreign_writer(file: Path, deadline: float) -> str | None:
-    """Name a program that holds SQLite's own write lock although no penstock process can be writing now.
+    """Name a program that holds SQLite's own write lock although no penstock process can be writing now."""
+    while holder := _writer(file):
+        if time.monotonic() > deadline:
+            return holder
+        time.sleep(0.001)
+    return None
+
+
+def _writer(file: Path) -> str | None:
+    """Name who holds SQLite's own write lock; whoever has only come through the gate may be waiting for it.
 
     Source: https://www.sqlite.org/walformat.html, section 2.3: the write lock is byte 120 of the shared-memory file.
     """
@@ -225,16 +240,13 @@ def _foreign_writer(file: Path, deadline: float) -> str | None:
         status = os.stat(f"{file}-shm")
     except FileNotFoundError:
         return None
-    while pid := _lock_holder(status, "POSIX", byte=120):
-        if time.monotonic() > deadline:
-            return _process(pid)
-        time.sleep(0.001)
-    return None
+    pid = _lock_holder(status, "POSIX", byte=120)
+    return _process(pid) if pid else None
 
 
-def _flocked_by(status: os.stat_result) -> str:
-    pid = _lock_holder(status, "FLOCK")
-    return _process(pid) if pid else "an unknown process"
+def _flocked_by(*files: os.stat_result) -> str:
+    pids = (_lock_holder(status, "FLOCK") for status in files)
+    return next((_process(pid) for pid in pids if pid), "an unknown process")
 
 
 def _lock_holder(status: os.stat_result, kind: str, byte: int | None = None) -> str | None:

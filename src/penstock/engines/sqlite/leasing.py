@@ -108,7 +108,7 @@ def drop_if_empty(step: Step, process: int) -> None:
 
 def drain(step: Step, workers: Sequence[str]) -> list[str]:
     """Ask workers to finish and end; answers those that are alive."""
-    known = [id for id in workers if step.db.execute(SQL["drain_worker"], (id,)).rowcount]
+    known = [id for id in workers if step.db.execute(SQL["drain_worker"], {"worker": id}).rowcount]
     step.db.executemany(SQL["steer_worker"], [(id,) for id in known])
     step.steer = True
     return known

@@ -1,4 +1,5 @@
--- Every statement of the engine, by name. `json_each(?)` takes a JSON array of numbers or text.
+-- Every statement of the engine, by name. `json_each(?)` takes a JSON array of numbers or text. What is needed twice is
+-- named, because Python takes no numbered parameters from 3.14 on.
 
 -- name: inode
 SELECT inode FROM meta
@@ -38,8 +39,8 @@ SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM counters WHERE lane = ? AND what < 8 AN
 
 -- name: unsample_lane
 -- What ended in a lane that is forgotten no longer counts, also not in what its queue's rate is measured from.
-UPDATE queues SET sampled_finished = sampled_finished - (SELECT count FROM counters WHERE lane = ?1 AND what = 8)
-WHERE queue = (SELECT queue FROM lanes WHERE lane = ?1)
+UPDATE queues SET sampled_finished = sampled_finished - (SELECT count FROM counters WHERE lane = :lane AND what = 8)
+WHERE queue = (SELECT queue FROM lanes WHERE lane = :lane)
 
 -- name: drop_counts
 DELETE FROM counters WHERE lane = ?
@@ -48,8 +49,8 @@ DELETE FROM counters WHERE lane = ?
 DELETE FROM lanes WHERE lane = ?
 
 -- name: forget_queue
-DELETE FROM queues WHERE queue = ?1 AND NOT paused AND max_jobs IS NULL
-    AND NOT EXISTS (SELECT 1 FROM lanes WHERE queue = ?1)
+DELETE FROM queues WHERE queue = :queue AND NOT paused AND max_jobs IS NULL
+    AND NOT EXISTS (SELECT 1 FROM lanes WHERE queue = :queue)
 
 -- name: policy_of
 SELECT policy FROM policies WHERE body = ?
@@ -63,11 +64,11 @@ INSERT INTO policies (body) VALUES (?)
 -- Adding ---------------------------------------------------------------------------------------------------------------
 
 -- name: known_ids
-SELECT id, lane, envelope FROM jobs WHERE id IN (SELECT value FROM json_each(?1))
-UNION ALL SELECT id, lane, envelope FROM ended WHERE id IN (SELECT value FROM json_each(?1))
+SELECT id, lane, envelope FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+UNION ALL SELECT id, lane, envelope FROM ended WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: known_id
-SELECT id, lane, envelope FROM jobs WHERE id = ?1 UNION ALL SELECT id, lane, envelope FROM ended WHERE id = ?1
+SELECT id, lane, envelope FROM jobs WHERE id = :id UNION ALL SELECT id, lane, envelope FROM ended WHERE id = :id
 
 -- name: add_job
 INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, due_ms, expires_ms, details, envelope)
@@ -326,7 +327,7 @@ SELECT queue, task, what, sum(count) FROM counters CROSS JOIN lanes USING (lane)
 GROUP BY queue, task, what HAVING sum(count) <> 0 ORDER BY queue, task, what
 
 -- name: lanes_where
-SELECT lane FROM lanes WHERE (?1 IS NULL OR queue = ?1) AND (?2 IS NULL OR task = ?2)
+SELECT lane FROM lanes WHERE (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 
 -- name: queues
 SELECT name, coalesce(q.paused, 0), q.max_jobs, coalesce(q.rate, 0),
@@ -419,7 +420,8 @@ UPDATE queues SET max_jobs = ? WHERE queue = ?
 UPDATE counters SET count = (SELECT count(*) FROM queues WHERE max_jobs IS NOT NULL) WHERE lane = 0 AND what = 3
 
 -- name: drain_worker
-UPDATE workers SET drain = 1 WHERE worker = ?1 AND EXISTS (SELECT 1 FROM processes WHERE worker = ?1 AND void = 0)
+UPDATE workers SET drain = 1
+WHERE worker = :worker AND EXISTS (SELECT 1 FROM processes WHERE worker = :worker AND void = 0)
 
 -- name: steer_worker
 UPDATE processes SET steer = 1 WHERE worker = ?

@@ -94,7 +94,7 @@ class Reading:
             clauses.append("j.id < ?")
             values.append(which.before)
         if which.queue is not None or which.task is not None:
-            lanes = self._db.execute(SQL["lanes_where"], (which.queue, which.task)).fetchall()
+            lanes = self._db.execute(SQL["lanes_where"], {"queue": which.queue, "task": which.task}).fetchall()
             clauses.append("j.lane IN (SELECT value FROM json_each(?))")
             values.append(numbers(row[0] for row in lanes))
         if which.tag is not None:

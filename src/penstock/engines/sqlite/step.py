@@ -216,9 +216,10 @@ class Step:
         if self.db.execute(SQL["is_empty_lane"], (lane,)).fetchone() is None:
             return
         queue = self.lane_key(lane).queue
-        for statement in ("unsample_lane", "drop_counts", "drop_lane"):
-            self.db.execute(SQL[statement], (lane,))
-        self.db.execute(SQL["forget_queue"], (queue,))
+        self.db.execute(SQL["unsample_lane"], {"lane": lane})
+        self.db.execute(SQL["drop_counts"], (lane,))
+        self.db.execute(SQL["drop_lane"], (lane,))
+        self.db.execute(SQL["forget_queue"], {"queue": queue})
         self.catalog.clear()
 
 
