@@ -18,8 +18,8 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 BELOW_CLIENT = ("model", "engine", "engines.open")
 CLIENT = (
-    *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "handle"),
-    *("intake", "shield", "context", "settings", "loading"),
+    *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
+    *("handle", "intake", "shield", "context", "settings", "loading"),
 )
 SHARED = ("engines.clock", "engines.checks")
 STANDING = ("serving", "promises")

@@ -28,10 +28,14 @@ class Access:
     Args:
         engine: an open engine to use instead of a URL.
         options: of the settings, by name; None for what was not given.
+
+    Raises:
+        SettingsInvalid: an option cannot be used.
     """
 
     def __init__(self, engine: Engine | None, options: dict[str, object]) -> None:
         _refuse_url(engine)
+        load(options, {}, None)
         self._options = options
         self._settings: Settings | None = None
         self._given_engine = None if engine is None else Shielded(engine)

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -242,6 +242,10 @@ def check_unique(unique: object) -> UniqueOption:
 
 
 def _check_rule(unique: Unique) -> Unique:
+    for name in ("until", "clash"):
+        choices = get_args(Unique.__annotations__[name])
+        if (value := getattr(unique, name)) not in choices:
+            raise TaskInvalid(f"unique={unique!r} has {name}={value!r}; give one of {', '.join(map(repr, choices))}.")
     rule = _as_stored("unique", unique)
     if rule.until == "window" and not 0 < rule.window_ms <= LONGEST_S * 1000:
         raise TaskInvalid(

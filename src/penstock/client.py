@@ -60,12 +60,16 @@ _REMOTES_KEPT = 1000
 class Penstock(Access):
     """An application's tasks, and the store that holds their jobs.
 
-    Nothing is read or opened before it is needed. Thread-safe; a forked child opens the store anew.
+    What is given is checked at once; nothing else is read, and nothing opened, before it is needed. Thread-safe; a
+    forked child opens the store anew.
 
     Args:
         url: where the store is; None takes $PENSTOCK_URL, `url` of the settings file, or sqlite:///penstock.db.
         engine: an open engine to use instead of a URL.
         options: any other setting by name, as `max_payload="4M"`; see `penstock config`.
+
+    Raises:
+        SettingsInvalid: the URL or an option cannot be used.
 
     >>> app = Penstock("memory://")
     >>> @app.task(queue="mail", name="shop.send_receipt")

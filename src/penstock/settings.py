@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from penstock.engines.open import check_url
 from penstock.model.durations import seconds
-from penstock.model.errors import DurationInvalid, SettingsInvalid
+from penstock.model.errors import DurationInvalid, EngineUnknown, SettingsInvalid
 from penstock.model.job import QUEUE_NAME, QUEUE_NAME_IN_WORDS
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Option(Struct, frozen=True):
     Attributes:
         unit: of its value, empty if it has none.
         default: as a person would write it.
-        read: makes a value of what was written; raises ValueError or DurationInvalid saying what would be right.
+        read: makes a value of what was written; raises ValueError, DurationInvalid or EngineUnknown saying what would
+            be right.
     """
 
     name: str
@@ -135,7 +137,7 @@ def load(arguments: Mapping[str, object], environ: Mapping[str, str], file: "Pat
             option = _BY_NAME[name]
             try:
                 values[name], sources[name] = option.read(value), source
-            except (ValueError, DurationInvalid) as error:
+            except (ValueError, DurationInvalid, EngineUnknown) as error:
                 faults.append(_fault(option, value, source, error))
     if faults:
         raise SettingsInvalid(faults)
@@ -208,11 +210,9 @@ def _near(name: str, likeness: float) -> str | None:
 
 
 def _fault(option: Option, value: object, source: str, error: Exception) -> str:
-    if isinstance(error, DurationInvalid):
+    if isinstance(error, DurationInvalid | EngineUnknown):  # they name the value themselves
         return f"{option.name} ({source}): {error}"
-    secret = option.name == "url" and any(mark in str(value) for mark in "@?")  # a URL may hold a password
-    shown = "its value" if secret else repr(value)
-    return f"{option.name} = {shown} ({source}) {error}"
+    return f"{option.name} = {value!r} ({source}) {error}"
 
 
 def _text(value: object) -> str:
@@ -222,9 +222,10 @@ def _text(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    if not isinstance(value, str) or "://" not in value:
+    if not isinstance(value, str):
         raise ValueError("is no URL of a store; give one such as sqlite:///penstock.db.")
-    return _text(value)
+    check_url(value)
+    return value
 
 
 def _app(value: object) -> str:
@@ -250,13 +251,15 @@ def _queues(value: object) -> tuple[str, ...]:
     return found
 
 
-def _count(least: int) -> Callable[[object], int]:
+def _count(most: int) -> Callable[[object], int]:
+    """Make a reader of whole numbers from 1 to a bound that no sensible value reaches, but a slip of the pen does."""
+
     def read(value: object) -> int:
         text = str(value).strip()
         whole = not isinstance(value, bool | float) and text.isascii() and text.isdecimal()
-        if not whole or int(text) < least:
-            raise ValueError(f"is no such count; give a whole number of at least {least}.")
-        return int(text)
+        if not whole or not 1 <= (count := int(text.lstrip("0")[:20] or 0)) <= most:
+            raise ValueError(f"is no such count; give a whole number from 1 to {most:,}.")
+        return count
 
     return read
 
@@ -299,21 +302,48 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
+#: So many a worker may have: enough for any machine, and too few to take one down.
+MOST_PROCESSES: Final = max(256, 64 * _cpus())
+MOST_SLOTS: Final = 1_000
+MOST_CHILDREN: Final = 1_000
+MOST_COROUTINES: Final = 100_000
+MOST_JOBS: Final = 1_000_000_000_000
+
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("url", "where the store is", "", DEFAULT_URL, _url),
     Option("app", "the application, as module:attribute or path/to/file.py:attribute", "", "none", _app),
     Option(
         "queues", "which queues to work on: in this order, or drawn by weight as mail:5,default:1", "", "all", _queues
     ),
-    Option("processes", "processes that run jobs", "processes", "CPUs", _count(1)),
-    Option("slots", "threads that run plain functions, in each process", "threads", "8", _count(1)),
-    Option("coroutines", "coroutines at once, in each process", "coroutines", "100", _count(1)),
-    Option("children", "children of the process lane, for each process", "processes", "2", _count(1)),
+    Option(
+        "processes",
+        "processes that run jobs; at most 256, or 64 for each CPU if that is more",
+        "processes",
+        "CPUs",
+        _count(MOST_PROCESSES),
+    ),
+    Option(
+        "slots", "threads that run plain functions, in each process; at most 1,000", "threads", "8", _count(MOST_SLOTS)
+    ),
+    Option(
+        "coroutines",
+        "coroutines at once, in each process; at most 100,000",
+        "coroutines",
+        "100",
+        _count(MOST_COROUTINES),
+    ),
+    Option(
+        "children",
+        "children of the process lane, for each process; at most 1,000",
+        "processes",
+        "2",
+        _count(MOST_CHILDREN),
+    ),
     Option("lease", "how long a process may be silent before its jobs are handed on", "duration", "30s", _span(1.0)),
     Option("start_timeout", "how long a process may import the application", "duration", "2m", _span(1.0)),
     Option("shutdown_timeout", "how long running jobs may go on when a worker stops", "duration", "25s", _span(0.0)),
     Option("burst", "end when there is nothing left to do", "", "false", _switch),
-    Option("max_jobs", "restart a process after so many jobs", "jobs", "none", _count(1)),
+    Option("max_jobs", "restart a process after so many jobs", "jobs", "none", _count(MOST_JOBS)),
     Option(
         "max_memory", "restart a process that uses more; at half as much again it is killed", "bytes", "none", read_size
     ),

@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -34,7 +34,8 @@ _UNBOUNDED = 1 << 30
 _DECODERS_KEPT = 64
 _LONGEST_SHOWN = 100
 _WHERE = re.compile(r"^(.*) - at `(?:key in )?\$(.*)`$", re.DOTALL)
-_STEP = re.compile(r"\[(\d+)\]|\.([^.\[]+)")
+#: `[...]` stands for any key of a dict.
+_STEP = re.compile(r"\[(\d+)\]|\[\.\.\.\]|\.([^.\[]+)")
 _EXPECTED = re.compile(r"^Expected `(.+)`, got `(.+)`$", re.DOTALL)
 
 
@@ -198,7 +199,19 @@ class Signature:
         try:
             return self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentsInvalid(self._task, f"{error}. It takes {self._signature}.") from None
+            why = self._unknown(kwargs) or f"{error}."
+            raise ArgumentsInvalid(self._task, f"{why} It takes {self._signature}.") from None
+
+    def _unknown(self, names: Iterable[str]) -> str | None:
+        """Name the first argument that is no parameter, and what was meant: it is why another one is missing."""
+        parameters = self._signature.parameters
+        name = None if self._var_keyword else next((name for name in names if name not in parameters), None)
+        if name is None:
+            return None
+        import difflib
+
+        near = difflib.get_close_matches(name, self._named, n=1)
+        return f"there is no parameter {name!r}.{f' Did you mean {near[0]!r}?' if near else ''}"
 
     def _check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Compare count and classes; positional arguments of the very classes asked for, the usual case, pay least."""
@@ -289,17 +302,20 @@ class Signature:
         """Say in the words of the signature what msgspec says of `$[0].x`."""
         found = _WHERE.match(str(error))
         message, path = (found[1], prefix + found[2]) if found else (str(error), prefix)
+        steps = [(step[0], int(step[1]) if step[1] else step[2]) for step in _STEP.finditer(path)]
         value, where = decode_json(data), ""
-        for step in _STEP.finditer(path):
-            key: Any = int(step[1]) if step[1] else step[2]
-            where += place(key) if not where else step[0]
+        for text, key in steps:
+            where += text if where else place(key)
             try:
                 value = value[key]
             except (LookupError, TypeError):
                 break
-        expected = _EXPECTED.match(message)
-        told = f"expected {expected[1]}, got {expected[2]}" if expected else message[:1].lower() + message[1:]
+        annotation = self._annotation(place(steps[0][1])) if steps else Any
+        told = _told(message, annotation, [key for _, key in steps[1:]])
         return ArgumentsInvalid(self._task, f"{f'{where} is' if where else 'they are'} {_shown(value)}; {told}.", where)
+
+    def _annotation(self, name: str) -> Any:
+        return self._types[name if name in self._types else self._var_keyword or name]
 
 
 decode_raw_list = msgspec.json.Decoder(list[Raw]).decode
@@ -308,6 +324,19 @@ decode_raw_dict = msgspec.json.Decoder(dict[str, Raw]).decode
 
 def anything(*args: Any, **kwargs: Any) -> Any:
     """Stand for a function that is not known here: it takes and gives any JSON."""
+
+
+def _told(message: str, annotation: Any, steps: Sequence[int | str | None]) -> str:
+    """Say what would have done, where msgspec says only what is wrong, or speaks of JSON's own kinds."""
+    from penstock.expectation import expectation
+
+    words, expected = expectation(annotation, steps), _EXPECTED.match(message)
+    if expected:
+        return f"expected {words or expected[1]}, got {expected[2]}"
+    said = message[:1].lower() + message[1:]
+    if words and message.startswith("Object "):  # goes on with the field that is missing or unknown
+        return f"{said}; expected {words}"
+    return f"expected {words}" if words else said
 
 
 def _write(arguments: Any, limit: int) -> bytes:

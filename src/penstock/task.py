@@ -264,7 +264,8 @@ class Remote:
         except (LookupError, AttributeError, ValueError, TypeError) as error:
             raise ArgumentsInvalid(
                 self.name,
-                f"the unique key template {maker!r} does not fit them: {error!r}. "
+                f"the unique key template {maker!r} does not fit them: "
+                f"{f'there is no {error}' if isinstance(error, KeyError) else error}. "
                 f"It may name {', '.join(arguments) or 'nothing, as there are none'}.",
             ) from error
 

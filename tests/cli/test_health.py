@@ -5,11 +5,17 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from penstock.client import Penstock
+from penstock.engines.sqlite.inspection import inspect
 from tests.cli.desk import Desk
 
 
@@ -21,6 +27,25 @@ def findings(desk: Desk, *words: str, url: str | None = None) -> dict[str, dict[
     found = sorted(document["findings"], key=lambda finding: order.index(finding["verdict"]))
     assert result.exit_code == (1 if any(one["verdict"] == "fault" for one in found) else 0)
     return {one["subject"]: one for one in found}
+
+
+@pytest.fixture
+def foreign_writer(desk: Desk) -> "Iterator[subprocess.Popen[str]]":
+    """A program without penstock that has begun to write and does not end it."""
+    desk.enqueue()
+    code = (
+        "import sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('BEGIN IMMEDIATE')\n"
+        "print('begun', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, str(desk.file)], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        yield process
+        process.kill()
 
 
 def test_health_is_one_line(desk: Desk) -> None:
@@ -41,7 +66,7 @@ def test_an_old_ready_job_is_unhealthy(desk: Desk) -> None:
     desk.enqueue()
     desk.hand()
     assert desk.run("health", "--max-age", "1h").exit_code == 0
-    with sqlite3.connect(desk.file) as db:
+    with closing(sqlite3.connect(desk.file)) as db, db:
         db.execute("UPDATE ready SET since_ms = since_ms - 7200000")
     db.close()
     result = desk.run("health", "--max-age", "1h")
@@ -69,6 +94,13 @@ def test_doctor_finds_no_fault_with_a_store_in_use(desk: Desk) -> None:
 def test_doctor_makes_no_store(desk: Desk) -> None:
     assert "does not exist yet" in findings(desk)["file"]["found"]
     assert not desk.file.exists()
+
+
+def test_a_small_disk_is_measured_in_mebibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = os.statvfs_result((4096, 4096, 2560, 512, 512, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    found = {finding.subject: finding.found for finding in inspect(tmp_path / "shop.db").findings}
+    assert found["disk"] == "2.0 MiB free of 10.0 MiB"
 
 
 def test_doctor_warns_of_a_readable_file(desk: Desk) -> None:
@@ -99,6 +131,17 @@ def test_doctor_says_which_other_program_writes(desk: Desk) -> None:
     assert f"process {os.getpid()} " in found["found"]
 
 
+def test_doctor_names_the_foreign_program_and_not_the_worker_that_waits_for_it(
+    desk: Desk, foreign_writer: "subprocess.Popen[str]"
+) -> None:
+    """A worker that waits for SQLite's own lock holds the gate meanwhile."""
+    with open(desk.file.with_name("shop.db-penstock") / "gate", "rb") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        found = findings(desk)["lock"]
+    assert found["verdict"] == "fault"
+    assert f"process {foreign_writer.pid} " in found["found"]
+
+
 def test_doctor_finds_jobs_that_nobody_runs(desk: Desk) -> None:
     desk.enqueue("another.task")
     assert "nobody to run them" in findings(desk)["tasks"]["found"]
@@ -117,7 +160,7 @@ def test_doctor_finds_paused_queues_and_buried_jobs(desk: Desk) -> None:
 def test_doctor_finds_overdue_jobs(desk: Desk) -> None:
     desk.enqueue("shop.send", 1, delay=60)
     desk.store.close()
-    with sqlite3.connect(desk.file) as db:
+    with closing(sqlite3.connect(desk.file)) as db, db:
         db.execute("UPDATE jobs SET due_ms = due_ms - 100000")
     db.close()
     found = findings(desk)["due"]
@@ -127,7 +170,7 @@ def test_doctor_finds_overdue_jobs(desk: Desk) -> None:
 def test_doctor_finds_a_clock_that_was_set_back(desk: Desk) -> None:
     desk.enqueue()
     desk.store.close()
-    with sqlite3.connect(desk.file) as db:
+    with closing(sqlite3.connect(desk.file)) as db, db:
         db.execute("UPDATE jobs SET created_ms = created_ms + 3600000")
     db.close()
     assert "the clock was set back" in findings(desk)["clock"]["found"]
@@ -148,7 +191,7 @@ def test_doctor_finds_damage(desk: Desk) -> None:
 def test_a_file_of_another_kind_is_a_fault(desk: Desk, tmp_path: Path, command: str) -> None:
     text, foreign = tmp_path / "text.db", tmp_path / "foreign.db"
     text.write_text("no database at all " * 100)
-    with sqlite3.connect(foreign) as db:
+    with closing(sqlite3.connect(foreign)) as db, db:
         db.execute("CREATE TABLE t (a)")
     db.close()
     for file, words in ((text, "is not an SQLite database"), (foreign, "of another program")):
@@ -166,7 +209,7 @@ def test_migrate_says_from_where_to_where(desk: Desk) -> None:
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(desk: Desk) -> None:
     desk.done("migrate")
-    with sqlite3.connect(desk.file) as db:
+    with closing(sqlite3.connect(desk.file)) as db, db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     for words in (["migrate"], ["migrate", "--dry-run"], ["jobs", "list"]):
@@ -174,6 +217,19 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(desk: Desk) -> None:
         assert result.exit_code == 3
         assert "99" in result.output
     assert findings(desk)["schema"]["verdict"] == "fault"
+
+
+def test_a_store_that_nobody_named_is_said_to_be_the_default(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = f"sqlite:///penstock.db, the default in {tmp_path} as no URL was given"
+    assert told in desk.run("health", PENSTOCK_URL="").stdout
+    assert told in desk.done("doctor", PENSTOCK_URL="")
+    with Penstock() as store:
+        store.enqueue("a.task")
+    assert told in desk.run("health", PENSTOCK_URL="").stdout
+    assert "default" not in desk.run("health", "--url", "sqlite:///penstock.db").stdout
 
 
 def test_config_shows_value_and_source(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

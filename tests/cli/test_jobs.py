@@ -57,7 +57,7 @@ def test_a_store_that_is_not_there_is_said_and_not_made(desk: Desk) -> None:
 def test_show_tells_everything_and_what_can_be_done(desk: Desk) -> None:
     id = desk.bury()
     written = desk.done("jobs", "show", id)
-    for part in (id, "shop.refuse", "buried", "[7]", "failure 1 of 1", "Traceback", f"penstock jobs kick {id}"):
+    for part in (id, "shop.refuse", "buried", "[7]", "event 1 of 1: failed", "Traceback", f"penstock jobs kick {id}"):
         assert part in written
     assert "jobs cancel" not in written
 
@@ -69,6 +69,16 @@ def test_show_offers_to_cancel_a_running_job_and_not_to_bury_it(desk: Desk) -> N
     assert f"jobs cancel {id}" in written
     assert "jobs bury" not in written
     assert "1 started" in written
+
+
+def test_a_running_job_names_its_worker_as_the_list_of_workers_does(desk: Desk) -> None:
+    id = desk.enqueue()
+    desk.hand().claim()
+    process = desk.read("jobs", "show", id)["process"]
+    (worker,) = desk.read("workers", "list")["workers"]
+    assert worker["processes"] == [process]
+    assert f"{process[:8]} of worker {worker['id'][:8]}, pid {worker['pid']} on" in desk.done("jobs", "show", id)
+    assert f"\n{worker['id'][:8]}" in desk.done("workers", "list")
 
 
 def test_show_as_json_has_error_and_result(desk: Desk) -> None:
@@ -138,7 +148,7 @@ def test_nobody_to_ask_needs_yes(desk: Desk) -> None:
     desk.enqueue()
     result = desk.run("jobs", "delete", "--all-matching", input="")
     assert result.exit_code == 1
-    assert "--yes" in result.stderr
+    assert result.stderr.splitlines()[-1] == "penstock: Nobody answers here; give --yes to go on without asking."
     assert desk.done("jobs", "delete", "--all-matching", "--yes") == "1 deleted.\n"
 
 
@@ -164,7 +174,10 @@ def test_many_are_changed_in_several_steps(desk: Desk) -> None:
         (["edit", "1"], "Say what to change"),
         (["edit", "1", "--args", "{}"], "a JSON array"),
         (["edit", "1", "--kwargs", "[]"], "a JSON object"),
-        (["list", "--state", "done"], "'done'"),
+        (["list", "--state", "done"], "'done' is no state. Known: blocked, "),
+        (["list", "-s", "runing"], "'runing' is no state. Did you mean 'running'? Known: "),
+        (["list", "--before", "zzz"], "'zzz' is no id of a job"),
+        (["reschedule", "1", "--delay", "-5s"], "it is negative"),
         (["lsit"], "Did you mean 'list'"),
     ],
 )

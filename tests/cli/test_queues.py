@@ -24,7 +24,11 @@ def test_pause_holds_jobs_back_until_resume(desk: Desk) -> None:
 
 def test_a_queue_without_jobs_may_be_a_slip(desk: Desk) -> None:
     desk.enqueue("shop.send", 1, queue="mail")
-    assert "Queues with jobs: mail" in desk.run("queues", "pause", "mial").stderr
+    for words in (("pause", "mial"), ("resume", "maill"), ("limit", "lmail", "7")):
+        told = desk.run("queues", *words)
+        assert (told.exit_code, f"queue {words[1]} has had no job" in told.stderr) == (0, True)
+        assert "Did you mean mail? Known: mail" in told.stderr
+    assert desk.run("queues", "pause", "mail").stderr == ""
 
 
 def test_limit_refuses_what_is_beyond_and_can_be_lifted(desk: Desk) -> None:
@@ -35,6 +39,13 @@ def test_limit_refuses_what_is_beyond_and_can_be_lifted(desk: Desk) -> None:
     assert "Queue 'mail' is full" in full.stderr
     assert "any number" in desk.done("queues", "limit", "mail", "none")
     assert desk.run("enqueue", "a.task", "--queue", "mail").exit_code == 0
+
+
+def test_a_limit_of_nothing_says_that_it_refuses_every_job(desk: Desk) -> None:
+    assert "takes no new jobs: enqueueing is refused" in desk.done("queues", "limit", "mail", "0")
+    refused = desk.run("enqueue", "a.task", "--queue", "mail").stderr
+    assert "takes no jobs, as its limit is 0; raise the limit with `penstock queues limit mail N`" in refused
+    assert "workers" not in refused
 
 
 def test_limit_that_is_no_number_is_refused(desk: Desk) -> None:

@@ -170,6 +170,11 @@ REFUSED: dict[str, tuple[Step, str]] = {
     ),
     "a name given twice": (lambda app: app.command("c", ["true"], **wrong({"name": "d"})), "has no option 'name'"),
     "a command that is a number": (lambda app: app.command("c", wrong(5)), "The command of task 'c' is 5"),
+    "an unknown clash": (lambda app: app.using(unique=Unique("k", clash=wrong("drop"))), "'keep', 'replace', 'refuse'"),
+    "an unknown end of a key": (
+        lambda app: app.task(send).using(unique=Unique("k", until=wrong("soon"))),
+        "until='soon'; give one of 'started', 'ended', 'window'",
+    ),
     "a name with NUL": (lambda app: app.task(name="a\0b"), "without NUL"),
 }
 
@@ -205,6 +210,31 @@ def test_a_url_given_as_the_engine_is_told_its_place() -> None:
     with pytest.raises(SettingsInvalid, match="give a URL as Penstock") as caught:
         Penstock(engine=wrong("redis://me:secret@host"))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("orders.db", "write sqlite:///orders.db"),
+        ("redis://me:secret@host", "no engine"),
+        ("sqlit:///orders.db", "Did you mean sqlite:///orders.db"),
+        ("sqlite://me:secret@orders.db", "write three"),
+        ("me:secret@host/x.db", "is no URL"),
+        ("sqlite:///x.db?durabilty=normal", "Did you mean 'durability'"),
+        ("sqlite:///x.db?durability=some", "it is full"),
+        ("memory://?timeout=1s", "It takes none"),
+    ],
+)
+def test_a_wrong_url_is_refused_where_it_is_given(url: str, told: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        Penstock(url)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_options_are_checked_where_they_are_given() -> None:
+    with pytest.raises(SettingsInvalid, match="Did you mean max_payload"):
+        Penstock("memory://", max_paylod="1M")
 
 
 def test_a_url_that_is_no_text_is_told_what_one_is() -> None:
@@ -264,3 +294,19 @@ def test_new_arguments_may_be_as_large_as_the_settings_allow(tmp_path: Path) -> 
 def test_a_moment_for_rescheduling_is_enough(app: Penstock) -> None:
     job = app.enqueue("shop.send", 7)
     assert app.reschedule(job, run_at=datetime(2100, 1, 1, tzinfo=UTC))[0].after is State.SCHEDULED
+
+
+def test_an_argument_that_is_no_parameter_is_named_before_the_one_that_is_missing(app: Penstock) -> None:
+    def write(to: str, subject: str) -> None: ...
+
+    task = app.task(name="write")(write)
+    with pytest.raises(ArgumentsInvalid, match=r"no parameter 'subjcet'\. Did you mean 'subject'\? It takes \(to: str"):
+        task.enqueue("ada", **wrong({"subjcet": "tea"}))
+
+
+def test_a_key_template_that_names_no_parameter_is_told_which_there_are(app: Penstock) -> None:
+    def write(to: str, subject: str) -> None: ...
+
+    task = app.task(name="write")(write)
+    with pytest.raises(ArgumentsInvalid, match=r"there is no 'nosuch'\. It may name to, subject\."):
+        task.using(unique="{nosuch}").enqueue("ada", "tea")

@@ -41,7 +41,7 @@ def test_processes_default_to_the_cpus_this_process_may_use() -> None:
 def test_all_faults_are_told_at_once_with_value_source_and_way_out() -> None:
     found = faults_of({"slots": 0, "log_level": "loud"}, {"PENSTOCK_LEASE": "soon", "PENSTOCK_BURST": "perhaps"})
     assert len(found) == 4
-    assert any("slots = 0 (argument) is no such count; give a whole number of at least 1" in fault for fault in found)
+    assert any("slots = 0 (argument) is no such count; give a whole number from 1 to 1,000" in fault for fault in found)
     assert any("loud" in fault and "warning" in fault for fault in found)
     assert any("$PENSTOCK_LEASE" in fault and "'soon'" in fault for fault in found)
     assert any("$PENSTOCK_BURST" in fault and "true or false" in fault for fault in found)
@@ -70,7 +70,15 @@ def test_a_url_that_may_hold_a_secret_is_not_shown_in_a_fault(url: str) -> None:
 
 def test_a_url_without_a_secret_is_shown_in_its_fault() -> None:
     (fault,) = faults_of({"url": "shop.db"}, {})
-    assert fault.startswith("url = 'shop.db' (argument) is no URL of a store")
+    assert fault == "url (argument): 'shop.db' is no URL of a store; write sqlite:///shop.db."
+
+
+@pytest.mark.parametrize("option", ["processes", "slots", "children", "coroutines"])
+def test_counts_that_would_take_a_machine_down_are_refused(option: str) -> None:
+    """A bound holds on every machine, and a sensible number is below it on the smallest."""
+    assert getattr(load({option: 200}, {}, None), option) == 200
+    (fault,) = faults_of({option: 10_000_000}, {})
+    assert fault.startswith(f"{option} = 10000000 (argument) is no such count; give a whole number from 1 to ")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -132,8 +132,19 @@ def test_an_argument_arrives_as_its_annotation_says(annotation: Any, value: Any)
         (Item, Item("x", "dear"), "value.price is 'dear'"),  # type: ignore[arg-type]
         (list[int], [1, "x"], "value[1] is 'x'; expected int, got str"),
         (Item, {"price": 1}, "missing required field `name`"),
-        (Color, "blue", "value is 'blue'"),
-        (UUID, "x", "value is 'x'"),
+        (Color, "blue", "value is 'blue'; expected tests.client.test_task.Color (one of "),
+        (UUID, "x", "value is 'x'; expected a UUID such as 6f1b"),
+        (date, "x", "value is 'x'; expected a date such as 2030-01-07."),
+        (date | None, 5, "value is 5; expected a date such as 2030-01-07 or None, got int."),
+        (datetime, "2030-01-07", "expected a date and time such as 2030-01-07T08:00:00Z."),
+        (time, "8", "expected a time such as 08:00:00."),
+        (timedelta, "1h", "expected a duration such as PT1H30M."),
+        (list[Decimal], ["dear"], "value[0] is 'dear'; expected a decimal number such as 12.50."),
+        (tuple[int, date], [1, "x"], "value[1] is 'x'; expected a date such as"),
+        (dict[str, date], {"due": "x"}, "value[...] is {'due': 'x'}; expected a date such as"),
+        (Literal["a", "b"], "c", "value is 'c'; expected one of 'a', 'b'."),
+        (Item, 1, "value is 1; expected tests.client.test_task.Item (an object with name, "),
+        (list[Item | None], [1], "value[0] is 1; expected tests.client.test_task.Item (an object with name, "),
     ],
 )
 def test_an_argument_that_does_not_fit_is_named_with_what_was_expected(annotation: Any, value: Any, told: str) -> None:

@@ -62,7 +62,7 @@ def test_duration_is_read_as_seconds(value: object, expected: float) -> None:
         ("5min", "its form is not known"),
         ("1h30", "its form is not known"),
         ("m", "its form is not known"),
-        ("-5s", "its form is not known"),
+        ("-5s", "it is negative"),
         ("1,5h", "its form is not known"),
         ("1e3s", "its form is not known"),
         ("5m and 3s", "its form is not known"),

@@ -3,8 +3,10 @@
 import json
 import os
 import queue
+import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,13 +62,22 @@ def plan(**fields: Any) -> Plan:
 
 
 class Stage:
-    """A runner, and what comes out of it. Soft limits are checked as a process does it."""
+    """A runner, and what comes out of it. Soft limits are checked as a process does it.
 
-    def __init__(self, make: Callable[[Surroundings], Runner], tasks: Mapping[str, Runnable] = jobs.app.tasks) -> None:
+    Args:
+        fields: of the runner's surroundings, where they differ from those of a worker.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Surroundings], Runner],
+        tasks: Mapping[str, Runnable] = jobs.app.tasks,
+        **fields: Any,
+    ) -> None:
         self.outcomes: queue.SimpleQueue[tuple[Claim, Outcome]] = queue.SimpleQueue()
         self.notes: list[tuple[JobId, Progress | None, str]] = []
         self.board = Board.create(10)
-        around = Surroundings(tasks=tasks, board=self.board, notes=self, deliver=self._deliver, home=jobs.app)
+        around = Surroundings(tasks=tasks, board=self.board, notes=self, deliver=self._deliver, home=jobs.app, **fields)
         self.runner = make(around)
         self._ended = threading.Event()
         threading.Thread(target=self._check, daemon=True).start()
@@ -105,6 +116,23 @@ def await_true(condition: Callable[[], Any], timeout: float = 15) -> Any:
     return found
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Let this process open no more than `count` files, above the lowest number that is free."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 _MAIN = """
 import json, os, sys
 from penstock.settings import load
@@ -114,7 +142,10 @@ sys.exit(run(load(json.loads(sys.argv[1]), {}, None)))
 
 
 class Worker:
-    """A whole worker in processes of its own, on a SQLite file."""
+    """A whole worker in processes of its own, on a SQLite file.
+
+    It writes to a file and not to a pipe, whose end would not come while a daemon of a job holds it.
+    """
 
     def __init__(self, url: str, cwd: Path = ROOT, **settings: Any) -> None:
         values = {
@@ -126,17 +157,23 @@ class Worker:
             "shutdown_timeout": "10s",
         }
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = subprocess.Popen(
             [sys.executable, "-c", _MAIN, json.dumps(values | settings)],
             cwd=cwd,
             env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self._said,
         )
         self.pid = self._process.pid
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._last_lines: list[str] = []
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has written, read without moving the place where it writes on."""
+        if self._said.closed:
+            return self._last_lines
+        size = os.fstat(self._said.fileno()).st_size
+        return os.pread(self._said.fileno(), size, 0).decode(errors="replace").splitlines()
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -147,9 +184,7 @@ class Worker:
         return [int(word) for word in text.split()]
 
     def wait(self, timeout: float = 20) -> int:
-        status = self._process.wait(timeout)
-        self._reader.join(timeout)
-        return status
+        return self._process.wait(timeout)
 
     def has_said(self, text: str) -> bool:
         return any(text in line for line in self.lines)
@@ -158,13 +193,8 @@ class Worker:
         if self._process.poll() is None:
             self._process.kill()
         self.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line.rstrip())
+        self._last_lines = self.lines
+        self._said.close()
 
 
 @contextmanager

@@ -96,6 +96,10 @@ async def linger_async(seconds: float) -> str:
     return "stayed"
 
 
+async def stop_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
 def in_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def run(*args: Any) -> Any:
@@ -122,6 +126,7 @@ for function in [*PLAIN, linger]:
 for function in PLAIN:
     app.task(name=f"loop.{function.__name__}")(in_coroutine(function))
 app.task(name="loop.linger")(linger_async)
+app.task(name="loop.stop_loop")(stop_loop)
 app.task(name="process.block", runner="process")(block)
 
 _COMMAND = """

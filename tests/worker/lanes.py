@@ -1,5 +1,6 @@
 """Jobs for children: what they start, how large they grow, what they say while they are interrupted."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -56,3 +57,19 @@ def talk_until_cancelled() -> None:
     while True:
         me.check_cancelled()
         me.log("still here")
+
+
+@app.task(runner="process")
+def ignore_cancel(path: Path) -> None:
+    path.touch()
+    while True:
+        time.sleep(0.01)
+
+
+@app.task(runner="process")
+def talk_for_ever() -> None:
+    """Talk on, whatever comes from outside."""
+    while True:
+        with contextlib.suppress(BaseException):
+            while True:
+                current_job().log("still here")

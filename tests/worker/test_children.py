@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 
 from penstock.model.job import Claim
 from penstock.model.outcome import Ending
-from penstock.worker.channel import Channel, Run
+from penstock.worker.channel import Run
 from penstock.worker.forensics import is_stopped
-from penstock.worker.runners.child import ChildRunner
+from penstock.worker.runners.child import Child, ChildRunner
+from penstock.worker.runners.contract import Surroundings
 from tests.worker import lanes
-from tests.worker.harness import Stage, await_true, claim, plan, working
+from tests.worker.harness import Stage, await_true, claim, open_files, plan, working
 
 
 @pytest.fixture
@@ -23,11 +25,13 @@ def stages() -> Iterator[Callable[..., Stage]]:
     """Make runners of one child each."""
     made: list[Stage] = []
 
-    def make(**fields: Any) -> Stage:
-        given = plan(app="tests.worker.lanes:app", **fields)
-        made.append(
-            Stage(lambda around: ChildRunner(around, 0, 1, plan=given, spawn=subprocess.Popen), lanes.app.tasks)
-        )
+    def make(app: str = "tests.worker.lanes:app", start_ms: int = 60_000, **fields: Any) -> Stage:
+        given = plan(app=app, start_ms=start_ms)
+
+        def runner(around: Surroundings) -> ChildRunner:
+            return ChildRunner(around, 0, 1, plan=given, spawn=subprocess.Popen)
+
+        made.append(Stage(runner, lanes.app.tasks, **fields))
         return made[-1]
 
     yield make
@@ -40,9 +44,21 @@ def stage(stages: Callable[..., Stage]) -> Stage:
     return stages()
 
 
-def call(task: str, *args: object, timeout: float | None = 60) -> Claim:
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Write an application of its own for the children, and give its name."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(source: str) -> str:
+        (tmp_path / "odd_shop.py").write_text(source)
+        return "odd_shop:app"
+
+    return write
+
+
+def call(task: str, *args: object, timeout: float | None = 60, padding: str = "") -> Claim:
     name = f"tests.worker.lanes.{task}"
-    envelope, crc = lanes.app.tasks[name].pack(args, {})
+    envelope, crc = lanes.app.tasks[name].pack(args, {}, {"padding": padding} if padding else {})
     return claim("thread.tell", task=name, envelope=envelope, crc=crc, timeout=timeout)
 
 
@@ -66,35 +82,63 @@ def test_job_whose_child_dies_before_it_has_begun_goes_to_another(stage: Stage) 
     assert int(outcome.result or b"0") != first
 
 
+@pytest.mark.parametrize("padding", ["", "x" * 900_000], ids=["small", "larger than the line holds"])
 def test_job_that_has_not_begun_at_its_limit_gets_its_time_in_another_child(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stages: Callable[..., Stage], padding: str
 ) -> None:
-    monkeypatch.setattr("penstock.worker.runners.child.HARD_LIMIT_AFTER_S", 0.1)
+    stage = stages(hard_limit_s=0.1)
     freeze(result(stage, "where"))
-    assert stage.run(call("where", timeout=5)).ending is Ending.SUCCEEDED
+    assert stage.run(call("where", timeout=2, padding=padding)).ending is Ending.SUCCEEDED
+
+
+STOPS_AFTER_HELLO = """
+import os, signal, threading
+from tests.worker.lanes import app
+
+# The first thread to begin is to listen to the worker, which has just heard the hello.
+threading.setprofile(lambda *_: os.kill(os.getpid(), signal.SIGSTOP))
+"""
 
 
 def test_job_is_put_off_when_no_child_lives_long_enough_to_begin_it(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stages: Callable[..., Stage], shop: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("penstock.worker.runners.child.Child.greet", lambda child, _: freeze(child.pid))
-    monkeypatch.setattr("penstock.worker.runners.child.HARD_LIMIT_AFTER_S", 0.1)
+    stage = stages(shop(STOPS_AFTER_HELLO), hard_limit_s=0.1)
     outcome = stage.run(call("where", timeout=0.1))
     assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
     assert "two child processes ended before they had begun a job" in caplog.text
 
 
 def test_job_is_put_off_when_its_child_hangs_while_it_imports_the_application(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stages: Callable[..., Stage], shop: Callable[[str], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "shop_that_hangs.py").write_text("import threading\nthreading.Event().wait()\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    given = plan(app="shop_that_hangs:app", start_ms=500)
-    stage = Stage(lambda around: ChildRunner(around, 0, 1, plan=given, spawn=subprocess.Popen), lanes.app.tasks)
+    stage = stages(shop("import threading\nthreading.Event().wait()\n"), start_ms=500)
     outcome = stage.run(call("where"))
     assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
-    assert "it has not imported shop_that_hangs:app within 500ms (--start-timeout)" in caplog.text
-    stage.close()
+    assert "it has not imported odd_shop:app within 500ms (--start-timeout)" in caplog.text
+
+
+def test_job_is_put_off_when_the_import_fails_with_a_text_that_comes_in_parts(
+    stages: Callable[..., Stage], shop: Callable[[str], str]
+) -> None:
+    stage = stages(shop("raise RuntimeError('bad row: ' + 'x' * 1_000_000)"))
+    for _ in range(2):
+        outcome = stage.run(call("where"))
+        assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
+        assert outcome.error is not None
+        assert "RuntimeError: bad row: x" in outcome.error.message
+        assert len(outcome.error.message) < 10_000
+
+
+@pytest.mark.parametrize("text", [b"no message\n", b"x" * 100_000])
+def test_seat_survives_a_child_that_speaks_another_language(
+    stages: Callable[..., Stage], shop: Callable[[str], str], text: bytes
+) -> None:
+    """The application may have written to a descriptor that was not its own."""
+    stage = stages(shop(f"import os, sys\nos.write(int(sys.argv[1]), {text!r})\nos._exit(0)"))
+    for _ in range(2):
+        outcome = stage.run(call("where"))
+        assert (outcome.ending, outcome.started) == (Ending.SNOOZED, False)
 
 
 def test_job_gets_a_fresh_child_when_others_have_filled_the_warm_one_beyond_its_limit(stage: Stage) -> None:
@@ -115,28 +159,43 @@ def test_job_is_put_off_when_no_child_can_be_started() -> None:
     stage.close()
 
 
-def test_cancel_that_overtakes_its_job_on_the_way_to_the_child_is_heard(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("padding", ["", "x" * 900_000], ids=["small", "larger than the line holds"])
+def test_cancel_of_a_job_that_its_child_has_not_read_yet_is_heard_and_waits_for_nobody(
+    stage: Stage, padding: str
 ) -> None:
-    send = Channel.send
+    child, job = result(stage, "where"), call("talk_until_cancelled", padding=padding)
+    freeze(child)
+    stage.runner.start([job])
+    stage.await_running()
+    canceller = threading.Thread(target=stage.runner.cancel, args=(job.fence,), daemon=True)
+    canceller.start()
+    canceller.join(5)
+    assert not canceller.is_alive()
+    os.kill(child, signal.SIGCONT)
+    assert stage.next()[1].ending is Ending.CANCELLED
 
-    def cancel_first(channel: Channel, message: Any) -> bool:
-        if isinstance(message, Run):
-            stage.runner.cancel(message.claim.fence)
-        return send(channel, message)
 
-    result(stage, "where")
-    monkeypatch.setattr(Channel, "send", cancel_first)
-    assert stage.run(call("talk_until_cancelled")).ending is Ending.CANCELLED
+def test_interrupt_goes_through_to_a_child_that_was_asked_to_stop_before(stage: Stage, tmp_path: Path) -> None:
+    job = call("ignore_cancel", tmp_path / "began")
+    stage.runner.start([job])
+    await_true((tmp_path / "began").exists)
+    stage.runner.interrupt()
+    stage.runner.cancel(job.fence)
+    assert stage.next()[1].ending is Ending.RELEASED
+
+
+def test_job_that_talks_without_end_is_ended_at_its_hard_limit(stages: Callable[..., Stage]) -> None:
+    stage = stages(hard_limit_s=0.2)
+    assert stage.run(call("talk_for_ever", timeout=0.3)).ending is Ending.TIMED_OUT
 
 
 # -- what ends with a child -------------------------------------------------------------------------------------------
 
 
 def test_program_that_a_job_started_is_killed_with_it_at_the_hard_limit(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stages: Callable[..., Stage], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("penstock.worker.runners.child.HARD_LIMIT_AFTER_S", 0.2)
+    stage = stages(hard_limit_s=0.2)
     note = tmp_path / "program"
     assert stage.run(call("start_a_program", note, timeout=0.5)).ending is Ending.TIMED_OUT
     await_true(lambda: has_ended(int(note.read_text())))
@@ -153,6 +212,22 @@ def test_program_that_a_job_left_behind_ends_with_its_child(stage: Stage) -> Non
 def test_child_whose_job_closed_its_line_is_ended_and_charged(stage: Stage) -> None:
     outcome = stage.run(call("close_everything"))
     assert outcome.ending is Ending.CRASHED
+    assert outcome.error is not None
+    assert outcome.error.message.startswith("its process closed its line to the worker")
+
+
+def test_job_that_closed_the_line_of_its_child_is_named_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    given = plan(app="tests.worker.lanes:app")
+    child = Child.start(given, subprocess.Popen)
+    assert child.greet(given) is None
+    job = call("close_everything")
+    child.channel.send(Run(job))
+    said: list[str] = []
+    await_true(lambda: said.append(capfd.readouterr().err) or "\n" in "".join(said))
+    child.end()
+    (line,) = "".join(said).splitlines()
+    assert f"child process {child.pid} can hear its worker no more" in line
+    assert job.id in line
 
 
 @pytest.mark.parametrize("who", ["supervisor", "process"])
@@ -176,10 +251,6 @@ def test_children_end_when_what_started_them_is_killed(tmp_path: Path, who: str)
 
 
 # -- looking at processes ---------------------------------------------------------------------------------------------
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def freeze(pid: int) -> None:

@@ -72,7 +72,9 @@ class Through:
 class Rig:
     """A pump at work in a thread."""
 
-    def __init__(self, engine: Engine, runner: Any = None, *, through: Any = None, **options: Any) -> None:
+    def __init__(
+        self, engine: Engine, runner: Any = None, *, through: Any = None, others: Any = None, **options: Any
+    ) -> None:
         self.engine = engine
         engine.enrol(WorkerInfo(id="w1"), [PROCESS])
         self.board, self.notes = Board.create(10), Notes()
@@ -82,7 +84,7 @@ class Rig:
         self.pump = Pump(
             reached,
             PROCESS,
-            runners={"thread": self.runner},
+            runners={"thread": self.runner} | (others or {}),
             tasks=dict.fromkeys(jobs.app.tasks, "thread"),
             board=self.board,
             notes=self.notes,
@@ -204,6 +206,18 @@ def test_fast_jobs_are_claimed_ahead_and_given_back_when_one_turns_out_long(engi
     assert all(not job.counters.interruptions for job in engine.find(Filter(limit=1000)).jobs)
     rig.finish(last)
     rig.stop()
+
+
+def test_lane_that_stalled_is_tried_again_soon_although_another_has_places_free(engine: MemoryEngine) -> None:
+    for n in range(2):
+        add(engine, "thread.give", n)
+    runner = HandRunner(2)
+    rig = Rig(engine, runner, others={"process": HandRunner(1)})
+    running = runner.take()
+    await_true(lambda: runner.started == 3, timeout=4)
+    rig.pump.wish(Wish.STOP)
+    rig.finish(running)
+    rig.join()
 
 
 def test_stop_gives_back_what_has_not_started_and_waits_for_what_runs(engine: MemoryEngine) -> None:

@@ -1,9 +1,11 @@
 """The rules that every runner keeps, and those of each."""
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import pytest
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.execution import found_unfit
 from penstock.worker.logs import capture_job_logs
+from penstock.worker.process import Spawner
 from penstock.worker.runners.child import ChildRunner
 from penstock.worker.runners.command import CommandRunner
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.loop import LoopRunner
 from penstock.worker.runners.thread import ThreadRunner
-from tests.worker.harness import Stage, claim, plan
+from tests.worker.harness import Stage, await_true, claim, descriptors_left, open_files, plan
 
 PYTHON = ("thread", "loop", "process")
 ALL = (*PYTHON, "command")
@@ -50,6 +53,14 @@ def stages() -> Iterator[dict[str, Stage]]:
 def stage(stages: dict[str, Stage], kind: str) -> Iterator[Stage]:
     yield stages[kind]
     assert stages[kind].board.running() == []
+
+
+@contextlib.contextmanager
+def alone(kind: str, **fields: Any) -> Iterator[Stage]:
+    """A runner with surroundings of its own."""
+    stage = Stage(lambda around: make(kind, around), **fields)
+    yield stage
+    stage.close()
 
 
 python_runners = pytest.mark.parametrize("kind", PYTHON)
@@ -119,6 +130,13 @@ def test_interrupted_job_is_released(stage: Stage, kind: str) -> None:
 def test_slot_works_on_after_an_interrupt(stage: Stage, kind: str) -> None:
     stage.run(claim(f"{kind}.linger", 30, timeout=0.1))
     assert [stage.run(claim(f"{kind}.give", n)).result for n in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("kind", ["loop"])
+def test_loop_that_a_task_stops_runs_on(stage: Stage, kind: str) -> None:
+    """A loop that has gone takes every job of its process with it, and the next worker, as the job comes again."""
+    assert stage.run(claim("loop.stop_loop")).ending is Ending.SUCCEEDED
+    assert stage.run(claim(f"{kind}.give", 1)).result == b"1"
 
 
 @all_runners
@@ -242,15 +260,9 @@ def test_child_that_dies_is_a_crash_in_words(stage: Stage, kind: str) -> None:  
     assert stage.run(claim("process.give", 3)).result == b"3"
 
 
-@pytest.mark.parametrize("kind", ["process"])
-def test_child_that_ignores_its_timeout_is_killed(
-    stage: Stage,
-    kind: str,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("penstock.worker.runners.child.HARD_LIMIT_AFTER_S", 0.3)
-    outcome = stage.run(claim("process.block", timeout=0.2))
-    assert outcome.ending is Ending.TIMED_OUT
+def test_child_that_ignores_its_timeout_is_killed() -> None:
+    with alone("process", hard_limit_s=0.3) as stage:
+        assert stage.run(claim("process.block", timeout=0.2)).ending is Ending.TIMED_OUT
 
 
 @pytest.mark.parametrize("kind", ["command"])
@@ -274,14 +286,82 @@ def test_command_that_does_not_exist_fails(stage: Stage, kind: str) -> None:  # 
     assert "/no/such/program: No such file or directory" in error_of(outcome).traceback
 
 
-@pytest.mark.parametrize("kind", ["command"])
-def test_command_that_ignores_sigterm_is_killed(
-    stage: Stage,
-    kind: str,  # noqa: ARG001
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("penstock.worker.runners.command.HARD_LIMIT_AFTER_S", 0.3)
-    assert stage.run(claim("command.ignore", timeout=0.3)).ending is Ending.TIMED_OUT
+def test_command_that_ignores_sigterm_is_killed() -> None:
+    with alone("command", hard_limit_s=0.3) as stage:
+        assert stage.run(claim("command.ignore", timeout=0.3)).ending is Ending.TIMED_OUT
+
+
+@pytest.mark.filterwarnings("error")
+def test_command_that_cannot_be_watched_is_ended_and_its_job_told() -> None:
+    """Other threads may take the last descriptors between its start and its first word."""
+    limits, pids = contextlib.ExitStack(), list[int]()
+
+    def spawn(argv: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(argv, **options)
+        pids.append(process.pid)
+        limits.enter_context(descriptors_left(0))
+        return process
+
+    stage = Stage(lambda around: CommandRunner(around, 0, 1, spawn=spawn))
+    before = open_files()
+    with limits:
+        outcome = stage.run(claim("command.linger", 60))
+    assert outcome.ending is Ending.FAILED
+    assert "Too many open files" in error_of(outcome).message
+    assert not Path(f"/proc/{pids[0]}").exists()
+    assert stage.board.groups() == []
+    await_true(lambda: open_files() <= before)
+    stage.runner.start([claim("command.give", 1)])
+    with limits:
+        stage.next()
+    stage.close()
+
+
+@pytest.mark.parametrize("kind", ["process", "command"])
+def test_place_survives_what_nobody_thought_of(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A claim that is never delivered holds its place for good."""
+
+    def spawn(*_given: Any, **_options: Any) -> Any:
+        raise RuntimeError("nobody thought of this")
+
+    def make_one(around: Surroundings) -> Runner:
+        if kind == "process":
+            return ChildRunner(around, 0, 1, plan=plan(), spawn=spawn)
+        return CommandRunner(around, 0, 1, spawn=spawn)
+
+    stage = Stage(make_one)
+    for _ in range(2):
+        job = claim(f"{kind}.give", 1)
+        assert stage.run(job).ending is Ending.FAILED
+        assert job.id in caplog.text
+    assert stage.board.running() == []
+    stage.close()
+
+
+def test_program_that_no_system_would_start_is_the_fault_of_whoever_asked() -> None:
+    """The main thread of a process starts programs for all its other threads."""
+    spawner, raised = Spawner(), list[Exception]()
+
+    def ask() -> None:
+        try:
+            spawner.spawn(["a\0b"])
+        except Exception as error:  # noqa: BLE001 - whatever comes is looked at
+            raised.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    spawner.serve()
+    asking.join(10)
+    assert [type(error) for error in raised] == [ValueError]
+    spawner._ours.close()
+    spawner._theirs.close()
+
+
+def test_result_of_a_command_may_be_as_large_as_the_application_allows() -> None:
+    with alone("command", max_payload=4_000_000) as stage:
+        assert "is not one JSON value" in error_of(stage.run(claim("command.flood"))).message
+    with alone("command", max_payload=2_000_000) as stage:
+        assert "over the limit of 2,000,000" in error_of(stage.run(claim("command.flood"))).message
 
 
 @pytest.mark.parametrize("kind", ["command"])

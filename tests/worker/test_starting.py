@@ -1,6 +1,8 @@
 """The first second of a worker: told to stop too early, given the wrong application or store, run with new code."""
 
+import contextlib
 import os
+import resource
 import select
 import signal
 from collections.abc import Iterator
@@ -9,12 +11,17 @@ from typing import Any
 
 import pytest
 
+from penstock import settings
 from penstock.client import Penstock
 from penstock.model.states import State
 from penstock.worker.channel import Go, Message, Stop
 from penstock.worker.member import Member
+from penstock.worker.supervisor import Supervisor
 from tests.worker import jobs
-from tests.worker.harness import ROOT, application, await_true, plan, stored, working
+from tests.worker.harness import ROOT, application, await_true, descriptors_left, open_files, plan, stored, working
+
+#: Standard streams, the selector and both ends of the line that wakes it: what a supervisor opens before all else.
+FIRST_FREE = 6
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +60,51 @@ def test_worker_stopped_while_its_processes_start_claims_nothing(url: str) -> No
         worker.signal(signal.SIGTERM)
         assert worker.wait(timeout=10) == 0
     assert (job.state(), stored(url, job.id).claim_number) == (State.READY, 0)
+
+
+def test_process_that_cannot_be_started_leaves_nothing_behind() -> None:
+    before = open_files()
+    for left in range(100):
+        try:
+            with descriptors_left(left):
+                member = Member(plan(url="sqlite:////nowhere/store.db"))
+        except OSError:
+            assert open_files() == before, f"with {left} descriptors left"
+            assert children() == []
+        else:
+            break
+    os.kill(member.pid, signal.SIGKILL)
+    member.bury()
+    member.close()
+    assert left > 5, "it was never short of descriptors"
+
+
+def test_worker_goes_on_when_a_process_cannot_be_replaced_at_once(app: Penstock, url: str) -> None:
+    """The machine may be short of processes, memory or descriptors for a while."""
+    with working(url) as worker:
+        assert jobs.add.enqueue(1, 2).result(timeout=10) == 3
+        limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (FIRST_FREE, limits[1]))
+        os.kill(worker.processes()[0], signal.SIGKILL)
+        await_true(lambda: worker.has_said("no process can be started, which is tried again"))
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, limits)
+        assert app.enqueue("tests.worker.jobs.add", 3, 4).result(timeout=15) == 7
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+def test_signal_does_not_wait_for_the_processes_that_are_still_to_be_started(url: str) -> None:
+    """Started by mistake in thousands, they would fill the machine, and nobody could stop it."""
+    supervisor = Supervisor(settings.load({"app": "tests.worker.jobs:app", "url": url, "processes": 3}, {}, None))
+    with supervisor._selector, contextlib.closing(supervisor._signals):
+        supervisor._signals.got.append(signal.SIGTERM)
+        supervisor._start_due()
+        assert supervisor._members == {}
+
+
+def children() -> list[int]:
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(word) for path in lists for word in path.read_text().split()]
 
 
 SHOP = (

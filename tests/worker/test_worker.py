@@ -370,6 +370,24 @@ def test_worker_that_cannot_reach_its_store_ends_running_jobs_before_their_lease
     assert (counters.crashes, counters.failures) == (0, 0)
 
 
+def test_worker_that_was_stopped_itself_does_not_blame_the_store(url: str, tmp_path: Path) -> None:
+    """Whether it can still renew when it goes on is a race; if it cannot, it kills its processes and says why."""
+    gate = tmp_path / "gate"
+    job = jobs.wait_for.enqueue(gate)
+    with working(url, lease="1s") as worker:
+        await_true(gate.with_suffix(".started").exists)
+        worker.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        await_true(lambda: time.monotonic() - began > 1.5)
+        worker.signal(signal.SIGCONT)
+        gate.touch()
+        assert job.result(timeout=20) == "seen"
+        assert not worker.has_said("the store has not answered")
+        assert worker.has_said("this worker stood still for") == worker.has_said(
+            "is killed before others take its jobs"
+        )
+
+
 def test_drain_asked_in_the_store_ends_the_worker(app: Penstock, url: str) -> None:
     with working(url, lease="1s") as worker:
         assert jobs.add.enqueue(1, 1).result(timeout=10) == 2

@@ -12,7 +12,7 @@ from penstock.loading import import_fault, load_app
 from penstock.model.errors import EngineDown, PenstockError, SettingsInvalid
 from penstock.settings import Settings, find_file, load
 
-__all__ = ["AppBroken", "existing_store", "named_app", "reaches_store", "said", "settings", "store"]
+__all__ = ["AppBroken", "by_default", "existing_store", "named_app", "reaches_store", "said", "settings", "store"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +63,8 @@ def named_app(ctx: click.Context) -> Penstock:
     """
     found = settings(ctx)
     if found.app is None:
-        return Penstock(_shared(found.url), max_payload=found.max_payload)
+        given = None if found.source("url") == "default" else _shared(found.url)
+        return Penstock(given, max_payload=found.max_payload)
     app = _imported(found.app)
     if found.source("url") == "argument":
         app.redirect(found.url)
@@ -89,10 +90,15 @@ def existing_store(ctx: click.Context) -> Penstock:
     url = app.settings.url
     if not is_there(url):
         raise EngineDown(
-            f"There is no store at {without_password(url)} yet: nothing was enqueued there. Check --url, -A and the "
-            "working directory; `penstock config` shows what holds."
+            f"There is no store at {without_password(url)}{by_default(app)}: nothing was enqueued there yet. Check "
+            "--url, -A and the working directory; `penstock config` shows what holds."
         )
     return app
+
+
+def by_default(app: Penstock) -> str:
+    """Say that a store is used because no URL was given anywhere; empty if one was."""
+    return f", the default in {os.getcwd()} as no URL was given" if app.settings.source("url") == "default" else ""
 
 
 def _keep(key: str) -> Callable[[click.Context, click.Parameter, str | None], None]:

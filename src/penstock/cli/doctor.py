@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from penstock.cli.access import reaches_store, store
+from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, show, tame, write_json
 from penstock.cli.versions import own_version
@@ -51,6 +51,8 @@ def doctor(ctx: click.Context, deep: bool, as_json: bool) -> None:
 
 def _examine(app: Penstock, deep: bool) -> Iterator[Finding]:
     yield Finding("penstock", "ok", f"{own_version()} on Python {platform.python_version()}, {platform.platform()}")
+    if default := by_default(app):
+        yield Finding("url", "ok", f"{app.settings.url}{default}")
     outside = examine(app.settings.url, deep=deep)
     yield from outside.findings
     if not outside.exists or outside.schema != outside.known_schema:

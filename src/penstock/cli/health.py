@@ -3,7 +3,7 @@
 import click
 from msgspec import Struct
 
-from penstock.cli.access import existing_store, reaches_store
+from penstock.cli.access import by_default, existing_store, reaches_store
 from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, write_json
 from penstock.cli.words import duration
@@ -44,17 +44,18 @@ def health(ctx: click.Context, max_age: float | None, min_workers: int, as_json:
 
     With --json, one document: {"healthy": true, "store": ..., "workers": ..., "faults": [...], ...}.
     """
-    found = Health()
+    found, default = Health(), ""
     try:
         with existing_store(ctx) as app:
-            found = _look(app)
+            found, default = _look(app), by_default(app)
+            default = default and f"; in {app.settings.url}{default}"
             found.faults += _faults(found, max_age, min_workers)
     except EngineError as error:
         found.faults.append(str(error))
     if as_json:
         write_json({"healthy": not found.faults, **{name: getattr(found, name) for name in found.__struct_fields__}})
     else:
-        click.echo(_line(found))
+        click.echo(_line(found) + default)
     if found.faults:
         ctx.exit(FAILED)
 

@@ -9,6 +9,7 @@ from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.documents import job_document
 from penstock.cli.screen import Cell, Column, ago, as_json, brief, show_table, state_text, write_json
 from penstock.cli.selection import filtered, make_filter, matching
+from penstock.cli.words import job_id
 from penstock.model.job import Job, JobId
 from penstock.model.states import State
 
@@ -19,15 +20,15 @@ __all__ = ["list_jobs"]
 @reaches_store
 @filtered
 @click.option("--limit", "-n", type=click.IntRange(min=1), default=50, show_default=True, help="Most jobs.")
-@click.option("--before", metavar="ID", help="Only jobs older than this one; where the page before ended.")
+@click.option("--before", type=job_id, metavar="ID", help="Only jobs older than this one; where the page before ended.")
 @as_json
 @click.pass_context
-def list_jobs(ctx: click.Context, /, limit: int, before: str | None, as_json: bool, **chosen: Any) -> None:
+def list_jobs(ctx: click.Context, /, limit: int, before: JobId | None, as_json: bool, **chosen: Any) -> None:
     """List the newest jobs that match all that is given.
 
     With --json, one document: {"jobs": [...], "next": ID}; give ID to --before for the next page, null ends.
     """
-    which = replace(make_filter(**chosen), before=None if before is None else JobId(before))
+    which = replace(make_filter(**chosen), before=before)
     with existing_store(ctx) as app:
         found: list[Job] = []
         following: JobId | None = None

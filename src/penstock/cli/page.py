@@ -9,10 +9,11 @@ import msgspec
 
 from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.documents import arguments_of, job_document
-from penstock.cli.screen import ago, as_json, brief, moment, show, state_text, tame, write_json
+from penstock.cli.screen import ago, as_json, brief, moment, short, show, state_text, tame, write_json
+from penstock.engine import WorkerView
 from penstock.model.durations import spell
 from penstock.model.errors import JobNotFound
-from penstock.model.job import ErrorInfo, Job, JobId
+from penstock.model.job import ErrorInfo, Job, JobId, ProcessId
 from penstock.model.states import Cause, State, sources
 
 __all__ = ["show_job"]
@@ -45,20 +46,21 @@ def show_job(ctx: click.Context, id: str, as_json: bool) -> None:
         if job is None:
             raise JobNotFound(id)
         log = app.engine.log(job.id)
+        workers = app.workers()
     if as_json:
         write_json({**job_document(job), "log": {str(attempt): text for attempt, text in log.items()}})
     else:
-        _show(job, log)
+        _show(job, log, workers)
 
 
-def _show(job: Job, log: dict[int, str]) -> None:
+def _show(job: Job, log: dict[int, str], workers: list[WorkerView]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     head = Table.grid(padding=(0, 2))
     head.add_column(style="bold", no_wrap=True)
     head.add_column(overflow="fold")
-    for label, value in _head(job, time.time_ns() // 1_000_000):
+    for label, value in _head(job, workers, time.time_ns() // 1_000_000):
         head.add_row(label, value if isinstance(value, Text) else Text(tame(str(value))))
     show(head)
     for title, text in (*_payload(job), *_errors(job), *_logs(log), ("next", _next(job))):
@@ -67,7 +69,7 @@ def _show(job: Job, log: dict[int, str]) -> None:
         click.echo(tame(text.rstrip("\n"), keep="\n\t"))
 
 
-def _head(job: Job, now_ms: int) -> Iterator[_Line]:
+def _head(job: Job, workers: list[WorkerView], now_ms: int) -> Iterator[_Line]:
     yield "id", job.id
     yield "state", state_text(job.state) + _addition(job)
     yield "task", job.task
@@ -85,9 +87,15 @@ def _head(job: Job, now_ms: int) -> Iterator[_Line]:
         ran = f", ran {spell(job.ran_us / 1_000_000)}" if job.ran_us else ""
         yield "ended", _when(job.ended_ms, now_ms) + ran
     if job.process is not None:
-        yield "process", job.process
+        yield "process", _process(job.process, workers)
     yield from _relations(job)
     yield from _progress(job)
+
+
+def _process(id: ProcessId, workers: list[WorkerView]) -> str:
+    """Name a process, and the worker it belongs to as long as that worker lives."""
+    info = next((worker.info for worker in workers if id in worker.processes), None)
+    return short(id) if info is None else f"{short(id)} of worker {short(info.id)}, pid {info.pid} on {info.host}"
 
 
 def _relations(job: Job) -> Iterator[_Line]:
@@ -124,7 +132,7 @@ def _tries(job: Job) -> str:
         told.append(f"{counters.crashes} of at most {job.policy.max_crashes} crashed")
     for count, what in (
         (counters.interruptions, "interrupted"),
-        (counters.losses, "lost"),
+        (counters.losses, "lost with its worker, perhaps started"),
         (counters.snoozes, "snoozed"),
     ):
         if count:
@@ -166,14 +174,14 @@ def _pretty(data: bytes) -> str:
 
 def _errors(job: Job) -> Iterator[tuple[str, str]]:
     for number, error in enumerate(job.history, 1):
-        yield f"failure {number} of {len(job.history)}: {_circumstances(error)}", error.traceback or brief(error)
+        yield f"event {number} of {len(job.history)}: {_circumstances(error)}", error.traceback or brief(error)
 
 
 def _circumstances(error: ErrorInfo) -> str:
     parts = [error.kind]
     parts += [f"attempt {error.attempt}"] if error.attempt else []
     parts += [str(moment(error.at_ms))] if error.at_ms else []
-    parts += [f"process {error.worker}"] if error.worker else []
+    parts += [f"process {short(error.worker)}"] if error.worker else []
     return ", ".join(parts)
 
 

@@ -17,6 +17,7 @@ from penstock.model.states import WAITING, State
 
 __all__ = ["queues"]
 
+_MOST_LISTED = 10
 _COUNTED = (State.SCHEDULED, State.READY, State.RUNNING, State.BURIED)
 
 
@@ -70,10 +71,13 @@ def _row(queue: QueueInfo, states: Mapping[str, int]) -> tuple[Cell, ...]:
 @reaches_store
 @click.pass_context
 def pause(ctx: click.Context, name: str) -> None:
-    """Let no more jobs of a queue start; new ones are still accepted."""
+    """Let no more jobs of a queue start; new ones are still accepted.
+
+    A queue that is not known yet is paused too, with a warning, as its first job may still come.
+    """
     with store(ctx) as app:
-        app.queue(name).pause()
         _warn_if_unknown(app, name)
+        app.queue(name).pause()
     click.echo(f"Queue {name} is paused; `penstock queues resume {name}` lets it go on.")
 
 
@@ -84,8 +88,8 @@ def pause(ctx: click.Context, name: str) -> None:
 def resume(ctx: click.Context, name: str) -> None:
     """Let the jobs of a queue start again."""
     with store(ctx) as app:
-        app.queue(name).resume()
         _warn_if_unknown(app, name)
+        app.queue(name).resume()
     click.echo(f"Queue {name} is open.")
 
 
@@ -95,12 +99,15 @@ def resume(ctx: click.Context, name: str) -> None:
 @reaches_store
 @click.pass_context
 def limit(ctx: click.Context, name: str, limit: str) -> None:
-    """Bound the unfinished jobs of a queue: beyond, enqueueing is refused. `none` lifts the bound."""
+    """Bound the unfinished jobs of a queue: beyond, enqueueing is refused.
+
+    `none` lifts the bound, and 0 refuses every new job.
+    """
     bound = None if limit.lower() == "none" else _number(limit)
     with store(ctx) as app:
+        _warn_if_unknown(app, name)
         queue = app.queue(name).limit(max_jobs=bound)
-    told = "takes any number of jobs" if bound is None else f"takes up to {bound:,} unfinished jobs"
-    click.echo(f"Queue {name} {told}; it has {queue.unfinished:,}.")
+    click.echo(f"Queue {name} {_bound_told(bound)}; it has {queue.unfinished:,}.")
 
 
 @queues.command()
@@ -117,6 +124,12 @@ def purge(ctx: click.Context, name: str, yes: bool, as_json: bool) -> None:
     report(tally, DELETE, as_json)
 
 
+def _bound_told(bound: int | None) -> str:
+    if bound is None:
+        return "takes any number of jobs"
+    return f"takes up to {bound:,} unfinished jobs" if bound else "takes no new jobs: enqueueing is refused"
+
+
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         raise TaskInvalid(f"{text!r} is no limit; give a whole number of jobs, or none.")
@@ -125,7 +138,12 @@ def _number(text: str) -> int:
 
 def _warn_if_unknown(app: Penstock, name: str) -> None:
     """A switch may be set before the first job comes, but it may also be a slip of the pen."""
-    if name not in app.counts():
-        others = ", ".join(sorted(app.counts())[:10])
-        known = f" Queues with jobs: {others}." if others else ""
-        click.echo(f"penstock: queue {name} has had no job so far.{known}", err=True)
+    known = sorted({queue.name for queue in app.engine.queues()} | {task.queue for task in app.tasks.values()})
+    if check_queue(name) in known:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    listed = f" Known: {', '.join(known[:_MOST_LISTED])}." if known else ""
+    click.echo(f"penstock: queue {name} has had no job and no setting so far.{meant}{listed}", err=True)

@@ -27,6 +27,7 @@ __all__ = [
     "console",
     "moment",
     "number",
+    "short",
     "show",
     "show_table",
     "size",
@@ -182,6 +183,11 @@ def brief(error: ErrorInfo) -> str:
     return " ".join(f"{name or error.kind}: {error.message}".removesuffix(": ").split())
 
 
+def short(id: str) -> str:
+    """Give the first digits of an id of a process or worker, which tell it from the few others."""
+    return id[:8]
+
+
 def number(count: int, thing: str) -> str:
     """Write a count with its noun.
 
@@ -250,6 +256,7 @@ def confirm(question: str, yes: bool) -> None:
         agreed = click.confirm(question, err=True)
     except click.Abort as abort:
         if isinstance(abort.__context__, EOFError):
+            click.echo(err=True)  # the question stands there without an answer
             raise click.ClickException("Nobody answers here; give --yes to go on without asking.") from None
         raise
     if not agreed:

@@ -15,6 +15,19 @@ __all__ = ["count_matching", "filtered", "make_filter", "matching"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _StateChoice(click.Choice):  # type: ignore[type-arg]  # older versions of click know no arguments
+    """A choice of states that says which one was meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            import difflib
+
+            near = difflib.get_close_matches(str(value), self.choices, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            self.fail(f"{value!r} is no state.{meant} Known: {', '.join(self.choices)}.", param, ctx)
+        return value
+
+
 def filtered(command: F) -> F:
     """Give a command the options that choose jobs: queue, states, task, tag, text."""
     options = (
@@ -24,7 +37,7 @@ def filtered(command: F) -> F:
             "-s",
             "states",
             multiple=True,
-            type=click.Choice([str(state) for state in State]),
+            type=_StateChoice([str(state) for state in State]),
             metavar="STATE",
             help=f"Only jobs in this state: {', '.join(State)}; may be given several times.",
         ),

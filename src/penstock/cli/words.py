@@ -13,8 +13,9 @@ import click
 from penstock.model.codec import parse_json
 from penstock.model.durations import seconds
 from penstock.model.errors import DurationInvalid, PayloadInvalid
+from penstock.model.job import JobId
 
-__all__ = ["duration", "moment", "moment_or_duration", "read_call", "read_ids", "read_json"]
+__all__ = ["duration", "job_id", "moment", "moment_or_duration", "read_call", "read_ids", "read_json"]
 
 _NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 _BARE = re.compile(r"[^\[{\"]", re.DOTALL)
@@ -26,6 +27,16 @@ def duration(value: str) -> float:
         return seconds(value)
     except DurationInvalid as error:
         raise click.BadParameter(str(error)) from None
+
+
+def job_id(value: str) -> JobId:
+    """Read the id of a job, which need not exist any more."""
+    import uuid
+
+    try:
+        return JobId(str(uuid.UUID(value)))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no id of a job; give one as `penstock jobs list` shows it.") from None
 
 
 def moment(value: str) -> datetime:

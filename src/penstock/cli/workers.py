@@ -27,9 +27,11 @@ def workers() -> None:
 def list_workers(ctx: click.Context, as_json: bool) -> None:
     """List the workers that hold a lease.
 
+    `penstock jobs show` names the worker of a running job by the first eight digits of its id.
+
     A worker of this machine whose process has ended is shown as gone: its jobs are handed on when its lease lapses.
 
-    With --json, one document: {"workers": [...]}.
+    With --json, one document: {"workers": [...]}, each with the ids of its processes.
     """
     with existing_store(ctx) as app:
         found = app.workers()

@@ -83,5 +83,5 @@ def _text(value: str) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return float(text)
     if not _PARTS.fullmatch(text):
-        raise DurationInvalid(value, "its form is not known")
+        raise DurationInvalid(value, "it is negative" if text.startswith("-") else "its form is not known")
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))

@@ -198,10 +198,12 @@ class QueueFull(JobRefused):
 
     def __init__(self, queue: str, limit: int, retry_after: float) -> None:
         self.queue, self.limit, self.retry_after = queue, limit, retry_after
-        super().__init__(
-            f"Queue {queue!r} is full ({limit:,} jobs). Try again in {retry_after:.3g} s, "
-            f"add workers, or raise the limit with `penstock queues limit {queue} N`."
-        )
+        raised = f"raise the limit with `penstock queues limit {queue} N`."
+        if limit == 0:
+            super().__init__(f"Queue {queue!r} takes no jobs, as its limit is 0; {raised}")
+        else:
+            wait = f"Try again in {retry_after:.3g} s"
+            super().__init__(f"Queue {queue!r} is full ({limit:,} jobs). {wait}, add workers, or {raised}")
 
 
 class UniqueConflict(JobRefused):

@@ -1,5 +1,5 @@
 """The worker: a supervisor and its processes, which run jobs."""
 
-from penstock.worker.supervisor import run
+from penstock.worker.entry import run
 
 __all__ = ["run"]

@@ -65,8 +65,12 @@ class Board:
     @classmethod
     def create(cls, places: int) -> "Board":
         descriptor = _anonymous_file()
-        os.ftruncate(descriptor, _size(places))
-        return cls(descriptor, places)
+        try:
+            os.ftruncate(descriptor, _size(places))
+            return cls(descriptor, places)
+        except OSError:
+            os.close(descriptor)
+            raise
 
     def close(self) -> None:
         """Let go of the memory; the other side keeps its own hold on it."""

@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import threading
+import time
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +48,10 @@ class Hello(Struct, frozen=True, tag="hello", kw_only=True):
     tasks: dict[str, str]
     queues: dict[str, str] = {}
     sources: tuple[str, ...] = ()
+
+
+#: What is sent of a message that says what is wrong with an application.
+LONGEST_FAULT = 8 * 1024
 
 
 class Fault(Struct, frozen=True, tag="fault"):
@@ -132,12 +137,16 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 class Channel:
-    """One end of the line. Sending is thread-safe; one thread receives."""
+    """One end of the line. Sending is thread-safe; one thread receives.
+
+    That thread may post instead of sending, so as not to wait for the other end; then nobody else sends.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._sending = threading.Lock()
         self._buffer = b""
+        self._posted = bytearray()
 
     @classmethod
     def pair(cls) -> "tuple[Channel, socket.socket]":
@@ -169,11 +178,38 @@ class Channel:
                 return False
         return True
 
-    def has_more(self) -> bool:
-        """Say whether `receive` would return at once."""
+    def post(self, message: Message) -> None:
+        """Send as much as the other end takes now; the rest follows in `has_more`."""
+        self._posted += _encode(message) + b"\n"
+        self._send_posted()
+
+    def _send_posted(self) -> None:
+        try:
+            while self._posted:
+                del self._posted[: self._socket.send(self._posted, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
+        except OSError:  # the other end has gone, as `receive` tells
+            self._posted.clear()
+
+    def has_more(self, timeout_s: float = 0.0) -> bool:
+        """Say whether `receive` would return at once; wait for that, and send what was posted meanwhile."""
+        until = time.monotonic() + timeout_s
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        while True:
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._posted else 0))
+            ready = poll.poll(max(0.0, until - time.monotonic()) * 1000)
+            self._send_posted()
+            if not ready or ready[0][1] & ~select.POLLOUT:
+                return bool(ready)
+
+    def receive_first(self, timeout_s: float) -> list[Message] | None:
+        """Wait for a whole message and give it, with those right behind it; none if it does not come in time."""
+        until = time.monotonic() + timeout_s
+        messages: list[Message] | None = []
+        while messages is not None and not messages and self.has_more(max(0.0, until - time.monotonic())):
+            messages = self.receive()
+        return messages
 
     def receive(self) -> list[Message] | None:
         """Wait for bytes and give the messages that are complete; None once the other end has gone."""

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.loading import import_fault, load_app
-from penstock.model.job import Claim, Fence, Progress
+from penstock.model.job import Claim, Progress
 from penstock.model.outcome import Outcome
 from penstock.worker.board import Board
 from penstock.worker.channel import (
+    LONGEST_FAULT,
     AskToStop,
     Channel,
     Ended,
@@ -31,6 +32,7 @@ from penstock.worker.channel import (
     Run,
     die_with_parent,
 )
+from penstock.worker.execution import bounded
 from penstock.worker.logs import capture_job_logs, set_up_logging
 from penstock.worker.notes import LONGEST_LOG
 from penstock.worker.runners.contract import Runner, Surroundings
@@ -60,7 +62,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
     try:
         app = load_app(plan.app)
     except BaseException as error:  # noqa: BLE001 - the application's own code may raise anything while it is imported
-        channel.send(Fault(import_fault(plan.app, error)))
+        channel.send(Fault(bounded(import_fault(plan.app, error), LONGEST_FAULT)))
         return 2
     capture_job_logs()
     around = Surroundings(
@@ -104,10 +106,23 @@ class _Line:
         self._channel, self._plain, self._around = channel, plain, around
         self._runner: Runner = plain
         self._loop: Runner | None = None
-        self._stop: AskToStop | Interrupted | None = None
-        self._fence: Fence | None = None
+        self._stops: list[AskToStop | Interrupted] = []
+        self._claim: Claim | None = None
 
     def take_all(self, early: Sequence[Message]) -> None:
+        try:
+            self._hear(early)
+        except OSError as error:
+            log.error(
+                "child process %d can hear its worker no more (%s): job %s has likely closed descriptors that were not "
+                "its own, and is charged a crash",
+                os.getpid(),
+                error,
+                "of nobody" if self._claim is None else self._claim.id,
+            )
+        self._plain.close()
+
+    def _hear(self, early: Sequence[Message]) -> None:
         for message in early:
             self._take(message)
         poll = select.poll()
@@ -115,27 +130,27 @@ class _Line:
         while True:
             messages = self._channel.receive() if poll.poll(CHECK_EVERY_S * 1000) else []
             if messages is None:
-                self._plain.close()
                 return
             for message in messages:
                 self._take(message)
             self._runner.check(time.monotonic_ns())
-            self._apply_stop()
+            self._apply_stops()
 
     def _take(self, message: object) -> None:
         if isinstance(message, Run):
-            self._stop, self._fence = None, message.claim.fence
+            self._stops, self._claim = [], message.claim
             in_loop = self._around.tasks[message.claim.task].runner == "loop"
             self._runner = self._loop_runner() if in_loop else self._plain
             self._runner.start([message.claim])
-        elif isinstance(message, AskToStop | Interrupted) and message.fence == self._fence:
-            self._stop = message
+        elif isinstance(message, AskToStop | Interrupted) and self._claim and message.fence == self._claim.fence:
+            self._stops.append(message)
 
-    def _apply_stop(self) -> None:
-        if isinstance(self._stop, AskToStop):
-            self._runner.cancel(self._stop.fence)
-        elif self._stop is not None:
-            self._runner.interrupt()
+    def _apply_stops(self) -> None:
+        for stop in self._stops:
+            if isinstance(stop, AskToStop):
+                self._runner.cancel(stop.fence)
+            else:
+                self._runner.interrupt()
 
     def _loop_runner(self) -> Runner:
         from penstock.worker.runners.loop import LoopRunner

@@ -1,8 +1,11 @@
 """What is left of a process that ended: how, and with how much memory."""
 
+import contextlib
 import os
+import resource  # noqa: F401 - or `os.wait4` imports it, which takes a descriptor, and there may be none when it must
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -79,6 +82,15 @@ class Gauge:
         self._peak_bytes = peak_bytes(self.pid) or self._peak_bytes
         self._kills = out_of_memory_kills()
 
+    def ends_within(self, timeout_s: float) -> bool:
+        """Say whether it ends by itself so soon; it is not collected."""
+        until = time.monotonic() + timeout_s
+        while not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        return True
+
     def wait(self) -> Remains:
         """Wait until the process has ended and collect it."""
         _, status, usage = os.wait4(self.pid, 0)
@@ -108,6 +120,28 @@ def collect_strays(own: Collection[int]) -> None:
             os.waitpid(found.si_pid, 0)
     except ChildProcessError:
         return
+
+
+@contextlib.contextmanager
+def subreaper() -> Iterator[None]:
+    """Become the parent of what ended processes leave behind, so that it can be ended too.
+
+    Source: prctl(2), PR_SET_CHILD_SUBREAPER.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def peak_bytes(pid: int) -> int:

@@ -1,5 +1,6 @@
 """One process of a worker as its supervisor sees it: started, watched, stopped, and what it leaves behind."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -44,25 +45,27 @@ class Member:
         is_stuck: whether it took too long to import the application.
         is_void: whether it told that it had lost its lease.
         verdict: why the supervisor killed it, None if it did not.
+
+    Raises:
+        OSError: no process can be started now; nothing of it is left.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.id: ProcessId = new_process_id()
         self.plan = plan
-        self.board = Board.create(sum(plan.places.values()))
-        self.channel, other = Channel.pair()
-        with other:
-            descriptors = (other.fileno(), self.board.descriptor)
-            words = [str(number) for number in (*descriptors, os.getpid())]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.worker.process", *words],
-                pass_fds=descriptors,
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
+        with contextlib.ExitStack() as undo:
+            self.board = Board.create(sum(plan.places.values()))
+            undo.callback(self.board.close)
+            self.channel, other = Channel.pair()
+            undo.callback(self.channel.close)
+            with other:
+                self._process = self._spawn(other.fileno(), self.board.descriptor)
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self.handle = os.pidfd_open(self._process.pid)
+            undo.pop_all()
         self.pid = self._process.pid
         self.gauge = Gauge(self.pid)
-        self.handle = os.pidfd_open(self.pid)
         self.channel.send(plan)
         self.started_at = time.monotonic()
         self.greeted = self.is_stuck = self.is_void = False
@@ -74,6 +77,15 @@ class Member:
         self._kill_at: float | None = None
         self._frozen_since: float | None = None
         self._overdue: frozenset[JobId] = frozenset()
+
+    def _spawn(self, *descriptors: int) -> "subprocess.Popen[bytes]":
+        words = [str(number) for number in (*descriptors, os.getpid())]
+        return subprocess.Popen(
+            [sys.executable, "-m", "penstock.worker.process", *words],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
@@ -272,6 +284,20 @@ class Member:
         for group in groups:
             _collect_group(group)
         return remains, Death(self.id, self.board.started())
+
+    def judge(self, remains: Remains) -> Verdict:
+        """Say what its end means for its jobs."""
+        if self.verdict is not None:
+            return self.verdict
+        if remains.code >= 0 and self.stopping:
+            return STOPPED
+        return Verdict(Ending.CRASHED, f"its process {self.story(remains)}")
+
+    def story(self, remains: Remains) -> str:
+        """Say how it ended, as the rest of a sentence about it."""
+        if self.verdict is not None:
+            return f"was killed by its supervisor: {self.verdict.message}"
+        return remains.story()
 
     def close(self) -> None:
         self.channel.close()

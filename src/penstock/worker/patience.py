@@ -58,6 +58,6 @@ class Patience:
 
     def answered(self) -> None:
         if self._failures:
-            log.warning("%s reached the store again after %d tries in vain", self._who, self._failures)
+            log.warning("%s reached the store again; failed tries: %d", self._who, self._failures)
             self._failures = 0
             self._causes.clear()

@@ -28,6 +28,7 @@ from penstock.model.job import ProcessId
 from penstock.task import Task
 from penstock.worker.board import Board, BoardState
 from penstock.worker.channel import (
+    LONGEST_FAULT,
     Channel,
     Drained,
     Fault,
@@ -42,7 +43,7 @@ from penstock.worker.channel import (
     Void,
     die_with_parent,
 )
-from penstock.worker.execution import Runnable
+from penstock.worker.execution import Runnable, bounded
 from penstock.worker.listener import Listener
 from penstock.worker.logs import capture_job_logs, set_up_logging
 from penstock.worker.notes import Notes
@@ -112,7 +113,8 @@ class Process:
                 app.redirect(self._plan.url)
             url = app.settings.url
         except BaseException as error:  # noqa: BLE001 - the application's own code may raise anything while it is imported
-            self._channel.send(Fault("\n".join([import_fault(self._plan.app, error), *own_lines(error)])))
+            fault = "\n".join([import_fault(self._plan.app, error), *own_lines(error)])
+            self._channel.send(Fault(bounded(fault, LONGEST_FAULT)))
             return STATUS_FAULT
         signal.signal(signal.SIGTERM, lambda *_: self._obey(Stop()))
         sources = _sources() if self._plan.reload else ()
@@ -162,7 +164,14 @@ class Process:
         capture_job_logs()
         notes = Notes()
         tasks = _runners_of(app.tasks)
-        around = Surroundings(tasks=app.tasks, board=self._board, notes=notes, deliver=self._deliver, home=app)
+        around = Surroundings(
+            tasks=app.tasks,
+            board=self._board,
+            notes=notes,
+            deliver=self._deliver,
+            home=app,
+            max_payload=app.max_payload,
+        )
         self._runners = self._make_runners(around, set(tasks.values()))
         names = () if self._plan.queues is None else tuple(name for name, _ in self._plan.queues)
         listener = Listener(engine, process, names, self._news)
@@ -257,16 +266,12 @@ class Spawner:
         return self._ours.fileno()
 
     def spawn(self, argv: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-        """Do `subprocess.Popen` in the main thread.
-
-        Raises:
-            OSError: as Popen does.
-        """
+        """Do `subprocess.Popen` in the main thread; what it raises there is raised here."""
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._asked.put((argv, options, answer))
         self.wake()
         started = answer.get()
-        if isinstance(started, OSError):
+        if isinstance(started, Exception):
             raise started
         assert isinstance(started, subprocess.Popen)
         return started
@@ -280,7 +285,7 @@ class Spawner:
             argv, options, answer = self._asked.get()
             try:
                 answer.put(subprocess.Popen(argv, **options))
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - it belongs to the thread that asked
                 answer.put(error)
 
 

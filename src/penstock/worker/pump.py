@@ -32,7 +32,7 @@ LINGER_S = 0.01
 NOTES_EVERY_S = 0.2
 #: The store is asked at least this often, whatever the hints say.
 POLL_S = 5.0
-#: The same while every place is taken: cancellations come this way.
+#: The same while every place is taken, because cancellations come this way, or while a lane rests.
 FULL_POLL_S = 1.0
 
 Settled = tuple[Claim, Outcome, Change]
@@ -236,7 +236,8 @@ class Pump:
         """Exchange when there is something to say, news to hear, or nothing was heard for long."""
         if self._settled or (self._news and self._listens()):
             return True
-        poll_s = POLL_S if self._hungry else FULL_POLL_S
+        stalled = any(lane.has_stalled for lane in self._lanes.values())
+        poll_s = POLL_S if self._hungry and not stalled else FULL_POLL_S
         return time.monotonic_ns() - self._asked_ns > poll_s * 1e9
 
     def _listens(self) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -11,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from penstock.model.durations import spell
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.board import Board
 from penstock.worker.channel import AskToStop, Channel, Ended, Fault, Interrupted, Noted, Plan, Run
 from penstock.worker.child import PLACES
-from penstock.worker.execution import Attempt, JobTimeout, explain
+from penstock.worker.execution import Attempt, JobStopped, JobTimeout, explain
 from penstock.worker.forensics import Gauge, Remains, resident_bytes, spell_bytes
-from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S, Surroundings
+from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
 
 log = logging.getLogger("penstock.worker")
@@ -27,8 +28,16 @@ log = logging.getLogger("penstock.worker")
 #: Starts a program from the thread that lives as long as the process; takes what `subprocess.Popen` takes.
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
-#: How often a busy child is measured against its limits.
+#: How often the thread of a busy child looks whether its job is to stop.
+TICK_S = 0.1
+#: How often a busy child is measured against its limit of memory.
 CHECK_EVERY_S = 0.5
+
+#: How long a process that ends may take from closing its files to its end.
+ENDING_S = 0.25
+CLOSED_STORY = (
+    "closed its line to the worker, as a job does that closes descriptors which are not its own, and was killed"
+)
 
 #: How long a job is put off when no child could be started for it.
 UNABLE_SNOOZE_MS = 10_000
@@ -78,22 +87,30 @@ class Seat:
     def serve(self) -> None:
         """Run claims until None comes."""
         while (claim := self._runner.claims.get()) is not None:
-            self._around.deliver(self._runner, claim, self._run(claim))
+            self._around.deliver(self._runner, claim, self._survive(claim))
             self._runner.rest()
         if self._child is not None:
             self._child.end()
 
     def cancel(self, fence: Fence) -> None:
-        attempt, child = self._attempt, self._child
-        if attempt is not None and attempt.claim.fence == fence and not attempt.cancelled:
+        """Let the seat's own thread tell the child, which may be slow to listen."""
+        attempt = self._attempt
+        if attempt is not None and attempt.claim.fence == fence:
             attempt.cancelled = True
-            if child is not None:
-                child.channel.send(AskToStop(fence))
 
     def interrupt(self) -> None:
-        attempt, child = self._attempt, self._child
-        if attempt is not None and child is not None:
-            child.channel.send(Interrupted(attempt.claim.fence))
+        attempt = self._attempt
+        if attempt is not None and attempt.interrupt is None:
+            attempt.interrupt = JobStopped
+
+    def _survive(self, claim: Claim) -> Outcome:
+        """Run a claim; a thread that ended here would take its place and its claim with it."""
+        try:
+            return self._run(claim)
+        except Exception as error:  # the last resort of the seat's thread
+            log.exception("the child process of job %s was given up", claim.id)
+            self._forsake()
+            return explain(Attempt(claim, self._around.notes), error)
 
     def _run(self, claim: Claim) -> Outcome:
         """Run a claim, in a second child if the first ended before it had begun: that is no fault of the job."""
@@ -110,7 +127,7 @@ class Seat:
         attempt = self._attempt = Attempt(claim, self._around.notes)
         self._around.board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
         try:
-            outcome = child.run(attempt, self._limit(claim))
+            outcome = child.run(attempt, self._limit(claim), self._around.hard_limit_s)
         finally:
             self._attempt = None
             self._around.board.vacate(self.place)
@@ -132,7 +149,7 @@ class Seat:
     def _hire(self) -> "Child | Outcome":
         """Start a child and wait until it has imported the application."""
         try:
-            child = Child.start(self._runner.plan, self._runner.spawn)
+            child = self._child = Child.start(self._runner.plan, self._runner.spawn)
         except OSError as error:
             return _unable(f"no child process can be started: {error}")
         self._around.board.set_group(self.place, child.pid)
@@ -140,8 +157,16 @@ class Seat:
         if fault is not None:
             self._dismiss(child)
             return _unable(f"a child process cannot load the application: {fault}")
-        self._child = child
         return child
+
+    def _forsake(self) -> None:
+        """End a child after a fault of this program, of which nothing is known; it may have been collected."""
+        try:
+            if self._child is not None:
+                self._dismiss(self._child)
+        except OSError as error:
+            log.error("child process %s cannot be collected: %s", self._child and self._child.pid, error)
+            self._child = None
 
     def _dismiss(self, child: "Child") -> None:
         child.end()
@@ -157,53 +182,69 @@ class Child:
         self.remains: Remains | None = None
         self._gauge = Gauge(pid)
         self._ran = 0
+        self._measured_ns = time.monotonic_ns()
 
     @classmethod
     def start(cls, plan: Plan, spawn: Spawn) -> "Child":
-        channel, other = Channel.pair()
-        board = Board.create(PLACES)
-        with other:
-            descriptors = (other.fileno(), board.descriptor)
-            words = [str(number) for number in (*descriptors, os.getpid())]
-            argv = [sys.executable, "-m", "penstock.worker.child", *words]
-            try:
+        with contextlib.ExitStack() as undo:
+            board = Board.create(PLACES)
+            undo.callback(board.close)
+            channel, other = Channel.pair()
+            undo.callback(channel.close)
+            with other:
+                descriptors = (other.fileno(), board.descriptor)
+                words = [str(number) for number in (*descriptors, os.getpid())]
+                argv = [sys.executable, "-m", "penstock.worker.child", *words]
                 process = spawn(argv, pass_fds=descriptors, stdin=subprocess.DEVNULL, process_group=0)
-            except OSError:
-                channel.close()
-                board.close()
-                raise
+            undo.pop_all()
         process.returncode = 0  # it is collected here with wait4, never by Popen
         channel.send(plan)
         return cls(process.pid, channel, board)
 
     def greet(self, plan: Plan) -> str | None:
         """Wait for its first message; give what it says is wrong, None if it is ready."""
-        if not _poll(self.channel, plan.start_ms / 1000):
+        try:
+            messages = self.channel.receive_first(plan.start_ms / 1000)
+        except msgspec.DecodeError as error:
             self._bury()
-            return f"it has not imported {plan.app} within {spell(plan.start_ms / 1000)} (--start-timeout)"
-        messages = self.channel.receive()
+            return f"something that it imports has written to its line to the worker, which is not its own ({error})"
         if messages is None:
             return str(self._bury())
+        if not messages:
+            self._bury()
+            return f"it has not imported {plan.app} within {spell(plan.start_ms / 1000)} (--start-timeout)"
         first = messages[0]
         return first.message if isinstance(first, Fault) else None
 
-    def run(self, attempt: Attempt, max_memory: int | None = None) -> Outcome | None:
-        """Run one claim, within its hard limit of time and `max_memory` bytes.
+    def run(self, attempt: Attempt, max_memory: int | None, hard_limit_s: float) -> Outcome | None:
+        """Run one claim, within `max_memory` bytes and `hard_limit_s` after its soft limit of time.
+
+        Nothing here waits for the child, which may have been stopped and read nothing.
 
         Returns:
             None if the process ended before it had begun the job.
         """
         self._ran += 1
-        self.channel.send(Run(attempt.claim))
-        if attempt.cancelled:  # asked so early that the order went ahead of the claim
-            self.channel.send(AskToStop(attempt.claim.fence))
+        self.channel.post(Run(attempt.claim))
+        told: set[type[AskToStop | Interrupted]] = set()
         outcome: Outcome | None = None
         while outcome is None and self.remains is None:
-            outcome = self._hear(attempt) if _poll(self.channel, CHECK_EVERY_S) else self._check(attempt, max_memory)
+            self._tell(attempt, told)
+            if self.channel.has_more(TICK_S):
+                outcome = self._hear(attempt)
+            if outcome is None and self.remains is None:
+                outcome = self._check(attempt, max_memory, hard_limit_s)
         if self.remains is not None and not self._has_begun(attempt):
             log.warning("a child process ended before it had begun job %s, which goes to another", attempt.claim.id)
             return None
         return outcome
+
+    def _tell(self, attempt: Attempt, told: set[type[AskToStop | Interrupted]]) -> None:
+        """Pass on what was asked of the job since, once."""
+        for asked, order in ((attempt.cancelled, AskToStop), (attempt.interrupt is not None, Interrupted)):
+            if asked and order not in told:
+                told.add(order)
+                self.channel.post(order(attempt.claim.fence))
 
     def _hear(self, attempt: Attempt) -> Outcome | None:
         messages = self.channel.receive()
@@ -219,19 +260,23 @@ class Child:
     def _has_begun(self, attempt: Attempt) -> bool:
         return attempt.claim.fence.token in self._board.started()
 
-    def _check(self, attempt: Attempt, max_memory: int | None) -> Outcome | None:
-        """Measure it; end it if it is over a limit."""
-        self._gauge.look()
-        if attempt.deadline_ns and time.monotonic_ns() > attempt.deadline_ns + HARD_LIMIT_AFTER_S * 1e9:
+    def _check(self, attempt: Attempt, max_memory: int | None, hard_limit_s: float) -> Outcome | None:
+        """End it if it is over a limit; measure it now and then."""
+        now_ns = time.monotonic_ns()
+        if attempt.deadline_ns and now_ns > attempt.deadline_ns + hard_limit_s * 1e9:
             self._bury()
             return explain(attempt, JobTimeout())
+        if now_ns < self._measured_ns + CHECK_EVERY_S * 1e9:
+            return None
+        self._measured_ns = now_ns
+        self._gauge.look()
         if max_memory is not None and (size := resident_bytes(self.pid)) > max_memory:
             return self._too_large(attempt, size, max_memory)
         return None
 
     def is_alive(self) -> bool:
         """Say whether it is still there; an idle child says nothing, so anything to read is the end."""
-        if self.remains is None and _poll(self.channel, 0):
+        if self.remains is None and self.channel.has_more():
             log.warning("an idle child process %s", self._bury().story())
         return self.remains is None
 
@@ -267,10 +312,12 @@ class Child:
         return crashed(attempt, f"its process used {used}, over the limit of {limit}")
 
     def _crashed(self, attempt: Attempt) -> Outcome:
+        ended = self._gauge.ends_within(ENDING_S)
         remains = self._bury()
+        story = remains.story() if ended else CLOSED_STORY
         if self._has_begun(attempt):
-            log.error("a child process %s while it ran job %s", remains.story(), attempt.claim.id)
-        return crashed(attempt, f"its process {remains.story()}")
+            log.error("a child process %s while it ran job %s", story, attempt.claim.id)
+        return crashed(attempt, f"its process {story}")
 
 
 def crashed(attempt: Attempt, message: str) -> Outcome:
@@ -287,9 +334,3 @@ def _unable(message: str) -> Outcome:
     log.error("%s; its job is put off for %d s", message, UNABLE_SNOOZE_MS // 1000)
     error = ErrorInfo(kind="released", message=message)
     return Outcome(ending=Ending.SNOOZED, after_ms=UNABLE_SNOOZE_MS, started=False, error=error)
-
-
-def _poll(channel: Channel, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))

@@ -17,14 +17,14 @@ from typing import IO, Any
 
 import msgspec
 
-from penstock.model.codec import DEFAULT_MAX_PAYLOAD, decode_envelope
+from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew, PayloadInvalid
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.execution import Attempt, JobStopped, JobTimeout, Runnable, bounded, explain, refuse
 from penstock.worker.forensics import Gauge, Remains
 from penstock.worker.runners.child import Spawn
-from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S, Surroundings
+from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
 
 log = logging.getLogger("penstock.worker")
@@ -91,25 +91,31 @@ class Post:
 
     def _run(self, claim: Claim) -> Outcome:
         attempt = Attempt(claim, self._around.notes)
-        board, task = self._around.board, self._around.tasks[claim.task]
+        board = self._around.board
         board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
         self.attempt = attempt
         try:
-            words = _words(claim)
-            process = self._start(task)
+            return self._attempted(attempt, self._around.tasks[claim.task])
         except (EnvelopeCorrupt, EnvelopeTooNew) as error:
             return refuse(attempt, error)
         except OSError as error:
+            log.error("the command of job %s cannot be started or watched: %s", claim.id, error)
             return explain(attempt, error)
-        else:
-            board.set_group(self.place, process.pid)
-            talk = _Talk(process, words)
-            remains = talk.attend(attempt)
-            board.set_group(self.place, 0)
-            return _judge(attempt, task, remains, talk)
+        except Exception as error:  # the last resort of the post's thread
+            log.exception("the command of job %s was given up", claim.id)
+            return explain(attempt, error)
         finally:
             self.attempt = None
+            board.set_group(self.place, 0)
             board.vacate(self.place)
+
+    def _attempted(self, attempt: Attempt, task: Runnable) -> Outcome:
+        words = _words(attempt.claim)
+        process = self._start(task)
+        self._around.board.set_group(self.place, process.pid)
+        talk = _Talk(process, words, self._around)
+        remains = talk.attend(attempt)
+        return _judge(attempt, task, remains, talk)
 
     def _start(self, task: Runnable) -> "subprocess.Popen[bytes]":
         pipe = subprocess.PIPE
@@ -122,40 +128,47 @@ class Post:
 class _Talk:
     """What is said between a job and its command, within bounds."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", words: bytes) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", words: bytes, around: Surroundings) -> None:
         self._process, self._words = process, memoryview(words)
+        self.max_payload, self._hard_limit_s = around.max_payload, around.hard_limit_s
         self.stdout, self.stderr = bytearray(), bytearray()
         self.said = 0
         self._signalled_ns = 0
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.PollSelector()  # takes no descriptor, of which there may be none left
 
     def attend(self, attempt: Attempt) -> Remains:
-        """Feed the command and listen until it has ended; then end whatever is left of its group."""
-        process, ended = self._process, os.pidfd_open(self._process.pid)
-        gauge = Gauge(process.pid)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        streams: list[IO[bytes]] = [process.stdin, process.stdout, process.stderr]
-        for stream, event in zip(streams, (_WRITE, _READ, _READ), strict=True):
+        """Feed the command and listen until it has ended; then end whatever is left of its group.
+
+        Raises:
+            OSError: it cannot be watched. Nothing of it is left either.
+        """
+        gauge = Gauge(self._process.pid)
+        with contextlib.ExitStack() as held:
+            for stream in self._streams():
+                held.callback(_close, stream)
+            try:
+                self._watch(attempt, gauge, held)
+            finally:
+                self._signal(signal.SIGKILL)
+                remains = gauge.wait()
+            self._drain()
+        return remains
+
+    def _watch(self, attempt: Attempt, gauge: Gauge, held: contextlib.ExitStack) -> None:
+        ended = os.pidfd_open(self._process.pid)
+        held.callback(os.close, ended)
+        for stream, event in zip(self._streams(), (_WRITE, _READ, _READ), strict=True):
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, event)
         self._selector.register(ended, _READ)
-        try:
-            while ended not in (ready := self._step()):
-                if not ready:
-                    gauge.look()
-                self._keep_time(attempt)
-            self._signal(signal.SIGKILL)
-            remains = gauge.wait()
-            self._drain()
-        finally:
-            self._selector.close()
-            os.close(ended)
-            for stream in streams:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        return remains
+        while ended not in (ready := self._step()):
+            if not ready:
+                gauge.look()
+            self._keep_time(attempt)
+
+    def _streams(self) -> list[IO[bytes]]:
+        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
+        return [stream for stream in streams if stream is not None]
 
     def _step(self) -> list[Any]:
         """Move what can be moved; give what was ready."""
@@ -174,8 +187,7 @@ class _Talk:
             self._words = self._words[:0]
         if not self._words:
             self._selector.unregister(stream)
-            with contextlib.suppress(OSError):
-                stream.close()
+            _close(stream)
 
     def _hear(self, stream: Any) -> bool:
         """Read once; False at the end of the stream, or when there is nothing to read now."""
@@ -188,7 +200,7 @@ class _Talk:
             return False
         if stream is self._process.stdout:
             self.said += len(heard)
-            self.stdout += heard[: max(0, DEFAULT_MAX_PAYLOAD + 1 - len(self.stdout))]
+            self.stdout += heard[: max(0, self.max_payload + 1 - len(self.stdout))]
         else:
             self.stderr += heard
             del self.stderr[:-LONGEST_STDERR]
@@ -209,12 +221,17 @@ class _Talk:
         if not self._signalled_ns and (attempt.interrupt is not None or attempt.cancelled):
             self._signalled_ns = now_ns
             self._signal(signal.SIGTERM)
-        elif self._signalled_ns and now_ns - self._signalled_ns > HARD_LIMIT_AFTER_S * 1e9:
+        elif self._signalled_ns and now_ns - self._signalled_ns > self._hard_limit_s * 1e9:
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+def _close(stream: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def _words(claim: Claim) -> bytes:
@@ -247,8 +264,8 @@ def _judge(attempt: Attempt, task: Runnable, remains: Remains, talk: _Talk) -> O
 
 
 def _result(attempt: Attempt, task: Runnable, talk: _Talk) -> Outcome:
-    if talk.said > DEFAULT_MAX_PAYLOAD:
-        message = f"the command wrote {talk.said:,} bytes to stdout, over the limit of {DEFAULT_MAX_PAYLOAD:,}"
+    if talk.said > talk.max_payload:
+        message = f"the command wrote {talk.said:,} bytes to stdout, over the limit of {talk.max_payload:,}"
         return _unkept(attempt, message, talk)
     try:
         value = msgspec.json.decode(talk.stdout) if talk.stdout.strip() else None

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from penstock.model.codec import DEFAULT_MAX_PAYLOAD
 from penstock.model.job import Claim, Fence
 from penstock.model.outcome import Outcome
 from penstock.worker.board import Board
@@ -22,6 +23,8 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     Attributes:
         deliver: takes the outcome of a claim; called once for each claim, from any thread, returns at once.
         home: the application, known to its jobs.
+        max_payload: the most bytes of a result.
+        hard_limit_s: how long after its soft limit a job is stopped by force.
     """
 
     tasks: Mapping[str, Runnable]
@@ -29,12 +32,14 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     notes: NoteSink
     deliver: Deliver
     home: object = None
+    max_payload: int = DEFAULT_MAX_PAYLOAD
+    hard_limit_s: float = HARD_LIMIT_AFTER_S
 
 
 class Runner(Protocol):
     """Runs claims. Every claim that is started or waits here is delivered or withdrawn exactly once.
 
-    Every method is called by one thread at a time and returns without waiting for a job.
+    Every method is called by one thread at a time and returns without waiting for a job or a process.
     """
 
     @property

@@ -1,6 +1,7 @@
 """Coroutines, each in an asyncio Task of its own, on one event loop in one thread."""
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from penstock.worker.execution import (
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
 
+log = logging.getLogger("penstock.worker")
+
 
 class LoopRunner(Waiting):
     """Runs up to `places` coroutines at once; their places on the board begin at `first`."""
@@ -34,6 +37,7 @@ class LoopRunner(Waiting):
         self._attempts: list[Attempt | None] = [None] * places
         self._tasks: list[asyncio.Task[None] | None] = [None] * places
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     def start(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -57,6 +61,7 @@ class LoopRunner(Waiting):
                 self._call(self._interrupt, place, attempt, JobStopped)
 
     def close(self) -> None:
+        self._closed = True
         if self._loop is not None:
             self._call(self._loop.stop)
 
@@ -69,6 +74,9 @@ class LoopRunner(Waiting):
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         loop.run_forever()
+        while not self._closed:
+            log.warning("a task has stopped the event loop that all coroutines of its process share; it runs on")
+            loop.run_forever()
         loop.close()
 
     # -- in the loop's thread ----------------------------------------------------------------------------------------
