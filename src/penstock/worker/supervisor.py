@@ -30,7 +30,8 @@ log = logging.getLogger("penstock.worker")
 #: Exit statuses of a worker.
 CLEAN, FAILED, FAULT, STORE_UNUSABLE, UNFIT, STUCK = 0, 1, 2, 3, 4, 5
 
-TICK_S = 0.25
+#: How often the boards are looked at: while a process starts or holds claims, and while all are idle.
+TICK_S, IDLE_TICK_S = 0.25, 1.0
 #: By when the worker has ended after its shutdown timeout, or after a second signal: `GIVE_BACK_S` for the processes to
 #: give their jobs back, the rest to bury those that were killed and to tell the store.
 LAST_S = 2.0
@@ -86,11 +87,15 @@ class Supervisor:
         self._look()
 
     def _pause_s(self) -> float:
-        """Look at the boards four times a second; more often while something is about to be due."""
-        now = time.monotonic()
-        start_s = min(self._starts.next_at - now, TICK_S)
-        stopping = any(member.stopping for member in self._members.values())
-        return max(0.0, min(0.05 if stopping else TICK_S, start_s if not self._stopping else TICK_S))
+        """Look at the boards more often while something is about to be due."""
+        members = self._members.values()
+        if any(member.stopping for member in members):
+            tick_s = 0.05
+        elif all(member.began_at is not None and not member.board.held for member in members):
+            tick_s = IDLE_TICK_S
+        else:
+            tick_s = TICK_S
+        return tick_s if self._stopping else max(0.0, min(tick_s, self._starts.next_at - time.monotonic()))
 
     def _is_over(self) -> bool:
         """Say whether processes that were killed must be left as they are for the end to come in time."""
