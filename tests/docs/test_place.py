@@ -69,7 +69,8 @@ def test_block_that_is_only_compiled_says_why(place: Place) -> None:
 
 def test_background_command_ends_with_its_page(tmp_path: Path) -> None:
     with Place(tmp_path, "page.md") as place:
-        run(place, "```console\n$ (trap 'touch ended; exit' TERM; echo begun >&2; sleep 60 & wait) 2> log &\n```\n")
+        command = "$ (trap 'touch ended; exit' TERM; touch begun; sleep 60 & wait) 2> log &"
+        run(place, f"```console\n{command}\n$ until test -e begun; do sleep 0.01; done\n```\n")
         assert not (tmp_path / "ended").exists()
     assert (tmp_path / "ended").exists()
 
