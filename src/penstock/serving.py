@@ -45,10 +45,8 @@ def _is_hidden(pid: int) -> bool:
     """Say whether there is a process of another user, which `/proc` may not show (proc(5), hidepid)."""
     try:
         os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except ProcessLookupError:
-        return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return False
 
 

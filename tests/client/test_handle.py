@@ -221,8 +221,9 @@ def test_waiting_coroutines_outlast_a_store_that_fails_while_they_wait(shaky: Sh
     async def main() -> list[State]:
         shaky.away_from_waits = 3
         waiting = [asyncio.ensure_future(job.ended(timeout=10)) for _ in range(3)]
-        while shaky.away_from_waits:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while shaky.away_from_waits:
+                await asyncio.sleep(0.001)
         shaky.away = 1
         job.cancel()
         return await asyncio.gather(*waiting)
@@ -322,7 +323,9 @@ def test_the_thread_that_waits_lingers_for_the_next_one(app: Penstock, monkeypat
             job = app.enqueue("shop.send", number)
             job.cancel()
             assert await job.ended(timeout=10) is State.CANCELLED
-            await asyncio.sleep(0.02)
+            async with asyncio.timeout(10):
+                while app.watch._followers:  # until the thread has nobody left to wait for
+                    await asyncio.sleep(0)
 
     asyncio.run(ask_one_after_the_other())
     assert started.count("penstock-watch") == 1

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -134,7 +133,6 @@ def test_a_project_file_whose_entry_is_no_table_is_told_so(tmp_path: Path) -> No
     assert "write [tool.penstock]" in faults_of({}, {}, file)[0]
 
 
-def test_settings_without_a_file_need_none(tmp_path: Path) -> None:
-    if find_file(tmp_path) is not None:
-        pytest.skip("a settings file lies above the folder for temporary files")
-    assert load({}, dict.fromkeys(os.environ, ""), None) == load({}, {}, None)
+def test_empty_variables_say_nothing() -> None:
+    variables = {f"PENSTOCK_{option.name.upper()}": "" for option in OPTIONS}
+    assert load({}, variables, None) == load({}, {}, None)

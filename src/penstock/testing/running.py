@@ -12,7 +12,7 @@ from penstock.model.job import Claim, ProcessId, Progress
 from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.task import new_id
-from penstock.worker.execution import Attempt, explain, prepare, refuse, succeed
+from penstock.worker.execution import Attempt, explain, prepare, succeed
 
 __all__ = ["run_jobs"]
 
@@ -55,10 +55,10 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
 def _run(app: Penstock, claim: Claim) -> Outcome:
     """Run one claim. KeyboardInterrupt and the like end the test, not the job."""
     attempt, task = Attempt(claim, _Notes(app.engine)), app.tasks[claim.task]
-    try:
-        context, args, kwargs = prepare(attempt, task, app)
-    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
-        return refuse(attempt, error)
+    prepared = prepare(attempt, task, app)
+    if isinstance(prepared, Outcome):
+        return prepared
+    context, args, kwargs = prepared
     try:
         with entered(context):
             value = _ended(task(*args, **kwargs))

@@ -34,6 +34,8 @@ TOO_NEW_SNOOZE_MS = 30_000
 DEEPEST_TRACEBACK = 100
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+#: What a task is called with, and the context it is called in.
+Prepared = tuple[JobContext, tuple[Any, ...], dict[str, Any]]
 
 
 class Runnable(Protocol):
@@ -107,10 +109,10 @@ def run(attempt: Attempt, task: Runnable, home: object) -> Outcome:
 
     Only an interrupt that lands outside the task's own code can leave it as an exception.
     """
-    try:
-        context, args, kwargs = prepare(attempt, task, home)
-    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
-        return refuse(attempt, error)
+    prepared = prepare(attempt, task, home)
+    if isinstance(prepared, Outcome):
+        return prepared
+    context, args, kwargs = prepared
     try:
         with entered(context):
             value = task.function(*args, **kwargs)
@@ -119,17 +121,14 @@ def run(attempt: Attempt, task: Runnable, home: object) -> Outcome:
         return explain(attempt, error)
 
 
-def prepare(attempt: Attempt, task: Runnable, home: object) -> tuple[JobContext, tuple[Any, ...], dict[str, Any]]:
-    """Read what the client packed.
-
-    Raises:
-        EnvelopeCorrupt: the stored bytes are damaged.
-        ArgumentsInvalid: the arguments do not fit the task.
-        EnvelopeTooNew: a newer penstock must run it.
-    """
+def prepare(attempt: Attempt, task: Runnable, home: object) -> Prepared | Outcome:
+    """Read what the client packed; an outcome if that cannot be given to the task."""
     claim = attempt.claim
-    envelope = decode_envelope(claim.envelope, claim.crc)
-    args, kwargs = task.decode(envelope)
+    try:
+        envelope = decode_envelope(claim.envelope, claim.crc)
+        args, kwargs = task.decode(envelope)
+    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
+        return refuse(attempt, error)
     deadline = attempt.deadline_ns / 1e9 if attempt.deadline_ns else None
     return JobContext(claim, attempt, headers=envelope.headers, deadline=deadline, home=home), args, kwargs
 

@@ -60,10 +60,6 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def close(self) -> None:
-        self._wake_in.close()
-        self._wake_out.close()
-
 
 def _has_terminal() -> bool:
     """Say whether this process belongs to a terminal that is still there."""

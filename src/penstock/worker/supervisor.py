@@ -78,13 +78,14 @@ class Supervisor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._pause_s()):
+        pause_s = self._pause_s()
+        for key, _ in self._selector.select(pause_s):
             key.data()
         while self._signals.got:
             self._take_signal(self._signals.got.popleft())
         while self._news:
             self._hear(self._news.popleft())
-        self._look()
+        self._look(pause_s)
 
     def _pause_s(self) -> float:
         """Look at the boards more often while something is about to be due."""
@@ -217,11 +218,11 @@ class Supervisor:
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _look(self, paused_s: float) -> None:
         now = time.monotonic()
         if self._ends_at is not None and now > self._ends_at - LAST_S:
             self._upkeep.end_tending()
-        if self._watch.look(now, self._upkeep) and (changed := self._sources.take_changed()):
+        if self._watch.look(now, self._upkeep, paused_s) and (changed := self._sources.take_changed()):
             log.warning("%s changed; processes are replaced", ", ".join(changed))
             self._starts.hasten(now)
             self._rolling = list(self._members.values())

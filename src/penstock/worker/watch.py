@@ -32,9 +32,13 @@ class Watch:
         self._measured_at = 0.0
         self._looked_at = time.monotonic()
 
-    def look(self, now: float, upkeep: Upkeep) -> bool:
-        """Look at every process; say whether it was time to measure, once a second."""
-        still_s, self._looked_at = now - self._looked_at, now
+    def look(self, now: float, upkeep: Upkeep, paused_s: float) -> bool:
+        """Look at every process; say whether it was time to measure, once a second.
+
+        Args:
+            paused_s: how long the supervisor meant to pause since the last look.
+        """
+        still_s, self._looked_at = now - self._looked_at - paused_s, now
         measure = now - self._measured_at >= MEASURE_EVERY_S
         for member in list(self._members.values()):
             member.keep_time(now)

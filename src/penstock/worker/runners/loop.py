@@ -18,7 +18,6 @@ from penstock.worker.execution import (
     Runnable,
     explain,
     prepare,
-    refuse,
     succeed,
 )
 from penstock.worker.runners.contract import Surroundings
@@ -118,10 +117,10 @@ class LoopRunner(Waiting):
 
 
 async def _attempt(attempt: Attempt, task: Runnable, home: object) -> Outcome:
-    try:
-        context, args, kwargs = prepare(attempt, task, home)
-    except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
-        return refuse(attempt, error)
+    prepared = prepare(attempt, task, home)
+    if isinstance(prepared, Outcome):
+        return prepared
+    context, args, kwargs = prepared
     try:
         with entered(context):
             value = await task.function(*args, **kwargs)
