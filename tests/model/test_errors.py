@@ -49,7 +49,7 @@ SPEAKING = [
     ),
     (PayloadInvalid("It holds nan.", "a[0]"), "It holds nan."),
     (ArgumentsInvalid("t", "n is text", "n"), "Task 't' does not take these arguments: n is text"),
-    (PayloadTooLarge("The result", 2048, 1024), "The result is 2,048 bytes as JSON, over the limit of 1,024."),
+    (PayloadTooLarge("The result", 2048, 1024), "The result came to 2,048 bytes as JSON, over the limit of 1,024."),
     (EnvelopeTooNew(3, 1), "version 3; this penstock reads up to 1. Upgrade"),
     (JobNotFound("j1"), "No job has the id 'j1'."),
     (JobFailed("j1", "buried", "KeyError: 'x'", "Trace"), "Job j1 ended buried: KeyError: 'x'. See it with"),

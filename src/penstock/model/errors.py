@@ -128,7 +128,7 @@ class PayloadTooLarge(PayloadInvalid):
     def __init__(self, what: str, size: int, limit: int) -> None:
         self.size, self.limit = size, limit
         super().__init__(
-            f"{what} is {size:,} bytes as JSON, over the limit of {limit:,}. "
+            f"{what} came to {size:,} bytes as JSON, over the limit of {limit:,}. "
             "Store large data elsewhere and pass its name, or raise `max_payload`."
         )
 
