@@ -205,7 +205,7 @@ def test_value_is_refused_exactly_above_its_size_limit(size: int, over: int) -> 
     if over <= 0:
         assert len(encode_value(value, "the result", limit=limit)) <= limit
     else:
-        with pytest.raises(PayloadTooLarge, match="The result is") as raised:
+        with pytest.raises(PayloadTooLarge, match="The result came to") as raised:
             encode_value(value, "the result", limit=limit)
         assert (raised.value.size, raised.value.limit) == (size + 2, limit)
 
