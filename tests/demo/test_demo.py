@@ -29,6 +29,14 @@ def folder(tmp_path: Path) -> Path:
     return below
 
 
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """Whoever runs the tests may ignore hangups, as `nohup` does, and what they start would inherit it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def started(place: Path, *words: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
     """Start the demo with a temporary folder of its own."""

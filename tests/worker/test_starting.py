@@ -1,6 +1,5 @@
 """The first second of a worker: told to stop too early, given the wrong application or store, run with new code."""
 
-import contextlib
 import os
 import resource
 import select
@@ -96,7 +95,7 @@ def test_worker_goes_on_when_a_process_cannot_be_replaced_at_once(app: Penstock,
 def test_signal_does_not_wait_for_the_processes_that_are_still_to_be_started(url: str) -> None:
     """Started by mistake in thousands, they would fill the machine, and nobody could stop it."""
     supervisor = Supervisor(settings.load({"app": "tests.worker.jobs:app", "url": url, "processes": 3}, {}, None))
-    with supervisor._selector, contextlib.closing(supervisor._signals):
+    with supervisor._selector, supervisor._signals._wake_in, supervisor._signals._wake_out:
         supervisor._signals.got.append(signal.SIGTERM)
         supervisor._start_due()
         assert supervisor._members == {}
