@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check format torture bench docs clean
+.PHONY: help demo test servers quick check format torture bench docs clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ demo: .venv/installed ## Show penstock at work
 	@echo "running the demo ..."
 	@$(BIN)/penstock demo
 
-test: check ## Run everything but the torture tests
+test: check servers ## Run everything but the torture tests
 	@echo "running the quick tests, two at a time ..."
 	@$(PYTEST) -m "not slow and not torture" -n 2 --junitxml=build/quick.xml
 	@echo "running the slow tests, one at a time ..."
@@ -23,7 +23,10 @@ test: check ## Run everything but the torture tests
 	@echo "checked formatting, lint and types; ran the quick and the slow tests:"
 	@$(BIN)/python tools/sum_reports.py build/quick.xml build/slow.xml
 
-quick: .venv/installed ## Run the tests that need no patience
+servers: ## Find or install the servers that the tests start
+	@tools/find-servers
+
+quick: .venv/installed servers ## Run the tests that need no patience
 	@echo "running the quick tests, two at a time ..."
 	@$(PYTEST) -m "not slow and not torture" -n 2
 
@@ -38,7 +41,7 @@ format: .venv/installed ## Format the code and mend what ruff can mend
 	@$(BIN)/python -m ruff check --fix-only .
 	@$(BIN)/python -m ruff format .
 
-torture: .venv/installed ## Run the tests that kill, freeze and starve workers
+torture: .venv/installed servers ## Run the tests that kill, freeze and starve workers
 	@echo "running the torture tests ..."
 	@$(PYTEST) -m torture -s
 

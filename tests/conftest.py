@@ -1,9 +1,48 @@
-"""Hypothesis profiles: `ci` where the environment says CI=true, `dev` elsewhere."""
+"""Hypothesis profiles, and the servers that tests share: `ci` where the environment says CI=true, `dev` elsewhere."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tests.servers.postgres import PostgresServer
+from tests.servers.process import ServerProcess
+from tests.servers.programs import ServerMissing
+from tests.servers.redis import RedisServer
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=300, deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis that all tests of one process share: each uses keys of its own prefix. It keeps nothing on disk."""
+    with tempfile.TemporaryDirectory(prefix="penstock-redis-") as folder:
+        server = RedisServer(Path(folder))
+        start(server)
+        yield server
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that all tests of one process share: each uses a schema of its own. Its commits are not synced."""
+    with tempfile.TemporaryDirectory(prefix="penstock-postgres-") as folder:
+        server = PostgresServer(Path(folder), fsync="off", synchronous_commit="off", full_page_writes="off")
+        start(server)
+        yield server
+        server.kill()
+
+
+def start(server: ServerProcess) -> None:
+    """Start a server; without its program, tests fail with the way out, unless they were told to do without."""
+    try:
+        server.start()
+    except ServerMissing as missing:
+        if os.environ.get("PENSTOCK_TEST_WITHOUT_SERVERS") == "1":
+            pytest.skip(str(missing))
+        raise
