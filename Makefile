@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers quick check format torture bench docs clean
+.PHONY: help demo test servers quick check format torture bench bench-peers docs clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## Show penstock at work
 	@echo "running the demo ..."
@@ -48,6 +48,10 @@ torture: .venv/installed servers ## Run the tests that kill, freeze and starve w
 bench: .venv/installed ## Run the benchmarks
 	@echo "running the benchmarks ..."
 	@$(BIN)/python -m benchmarks
+
+bench-peers: .venv/installed servers ## Measure penstock beside other queues; installs those below build/peers
+	@echo "running the benchmarks beside other queues, about an hour ..."
+	@$(BIN)/python -m benchmarks.peers
 
 docs: .venv/installed ## Run every example and command in the documents
 	@echo "running the examples of the documents ..."

@@ -1,12 +1,16 @@
-"""What SQLite alone can do: the loops that enqueueing is held against, with every commit synced."""
+"""What the stores alone can do one by one: the loops that enqueueing is held against, as durable as penstock's."""
 
 import sqlite3
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
-from benchmarks.tasks import Order, receive
+from benchmarks.bench import Bench
 from penstock.task import new_id
 
-__all__ = ["Bare"]
+__all__ = ["opened"]
+
+#: What enqueues so many, one by one.
+Runs = dict[str, Callable[[int], None]]
 
 _TABLES = (
     "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
@@ -17,34 +21,65 @@ _TABLES = (
 )
 
 
-class Bare:
-    """A file with a table to insert into, and three tables such as a queue needs at the least."""
+def opened(bench: Bench, body: bytes) -> AbstractContextManager[Runs]:
+    """Give the loops for a kind of store; each stores this body."""
+    return {"sqlite": _sqlite, "redis": _redis, "postgresql": _postgresql}[bench.store](bench, body)
 
-    def __init__(self, file: Path) -> None:
-        self._db = sqlite3.connect(file, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+
+@contextmanager
+def _sqlite(bench: Bench, body: bytes) -> Iterator[Runs]:
+    with closing(sqlite3.connect(bench.file("bare"), isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
         for table in _TABLES:
-            self._db.execute(table)
-        self._body = receive.new_job((7, Order("ada@example.org", 4200)), {}).envelope
+            db.execute(table)
+        yield {"bare": lambda count: _insert(db, body, count), "bare.jobs": lambda count: _insert_jobs(db, body, count)}
 
-    def insert(self, count: int) -> None:
-        """Store bodies as large as penstock's envelopes, each with a commit of its own."""
+
+def _insert(db: sqlite3.Connection, body: bytes, count: int) -> None:
+    """Store bodies, each with a commit of its own."""
+    for _ in range(count):
+        db.execute("BEGIN")
+        db.execute("INSERT INTO bodies (body) VALUES (?)", (body,))
+        db.execute("COMMIT")
+
+
+def _insert_jobs(db: sqlite3.Connection, body: bytes, count: int) -> None:
+    """Store jobs by a text id, their places in line, and two counts, with nothing checked."""
+    seq = db.execute("SELECT coalesce(max(seq), 0) FROM ready").fetchone()[0]
+    for number in range(seq + 1, seq + 1 + count):
+        id = new_id()
+        db.execute("BEGIN")
+        db.execute("INSERT INTO jobs VALUES (?, ?)", (id, body))
+        db.execute("INSERT INTO ready VALUES (1, 0, ?, ?)", (number, id))
+        db.execute("UPDATE counters SET count = count + 1")
+        db.execute("COMMIT")
+
+
+@contextmanager
+def _redis(bench: Bench, body: bytes) -> Iterator[Runs]:
+    import redis
+
+    def push(count: int) -> None:
         for _ in range(count):
-            self._db.execute("BEGIN")
-            self._db.execute("INSERT INTO bodies (body) VALUES (?)", (self._body,))
-            self._db.execute("COMMIT")
+            client.lpush("bodies", body)
 
-    def insert_jobs(self, count: int) -> None:
-        """Store jobs by a text id, their places in line, and two counts, with nothing checked."""
-        seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM ready").fetchone()[0]
-        for number in range(seq + 1, seq + 1 + count):
-            id = new_id()
-            self._db.execute("BEGIN")
-            self._db.execute("INSERT INTO jobs VALUES (?, ?)", (id, self._body))
-            self._db.execute("INSERT INTO ready VALUES (1, 0, ?, ?)", (number, id))
-            self._db.execute("UPDATE counters SET count = count + 1")
-            self._db.execute("COMMIT")
+    url = bench.place.make("bare")
+    with redis.Redis.from_url(url) as client:
+        yield {"bare": push}
+    bench.place.remove(url)
 
-    def close(self) -> None:
-        self._db.close()
+
+@contextmanager
+def _postgresql(bench: Bench, body: bytes) -> Iterator[Runs]:
+    import psycopg
+
+    def insert(count: int) -> None:
+        for _ in range(count):
+            db.execute("INSERT INTO bodies (body) VALUES (%s)", (body,))
+
+    url = bench.place.make("bare")
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("CREATE TABLE bodies (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, body bytea NOT NULL)")
+        yield {"bare": insert}
+    bench.place.remove(url)

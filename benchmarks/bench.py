@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.places import Place
+
 __all__ = ["Bench"]
 
 T = TypeVar("T")
@@ -16,13 +18,19 @@ class Bench:
 
     Attributes:
         folder: temporary, on a disk, removed at the end.
+        store: the kind of store that is measured.
+        place: where such stores are.
+        horizon_s: how long a long transaction stays open.
         scale: 1 for a full run, less for a shorter one.
         facts: what the themes found out beside their figures, as how huey really syncs.
     """
 
     folder: Path
+    store: str
+    place: Place
     quick: bool = False
     scale: float = 1.0
+    horizon_s: float = 600.0
     say: Callable[[str], None] = print
     facts: dict[str, object] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     for number in range(rounds):
         for batch in _BATCHES:
             count = bench.size(2000 + 60 * batch, 200 + 20 * batch, step=batch)
-            store = Store(bench.file(f"floor-{number}-{batch}"))
+            store = Store(bench.place, f"floor-{number}-{batch}")
             added.append(_add(store, count))
             exchanged[batch].append(_exchange(store, count, batch))
             store.remove()

@@ -37,7 +37,9 @@ def draw(file: Path, facts: Mapping[str, object], figures: Sequence[Figure]) -> 
 
 
 def _caption(facts: Mapping[str, object]) -> str:
-    names = ("cpu", "cpus", "filesystem", "python", "sqlite", "durability", "huey", "date")
+    names = ["cpu", "cpus", "filesystem", "python", "store", "settings", "durability", "date"]
+    if facts.get("store", "sqlite") == "sqlite":
+        names[4:6] = ["sqlite", "huey"]
     return ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 
-__all__ = ["as_document", "print_facts", "print_figures", "write_json"]
+__all__ = ["as_document", "print_end", "print_facts", "print_figures", "shown", "write_json"]
 
 _MET = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
@@ -38,6 +38,15 @@ def print_figures(console: Console, figures: Sequence[Figure], title: str) -> No
         goal = "" if figure.goal is None else str(figure.goal)
         table.add_row(figure.title, *map(shown, values), goal, figure.unit, _MET[figure.is_met], figure.note)
     console.print(table)
+
+
+def print_end(console: Console, figures: Sequence[Figure], written: str) -> None:
+    """Print how many goals were met, where it is written, and what was missed."""
+    judged = [figure for figure in figures if figure.is_met is not None]
+    missed = [figure for figure in judged if not figure.is_met]
+    console.print(f"{len(judged) - len(missed)} of {len(judged)} goals met; written to {written}")
+    for figure in missed:
+        console.print(f"missed: {figure.title}: {shown(figure.value)} {figure.unit}, goal {figure.goal}")
 
 
 def shown(value: float) -> str:

@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import count as numbers
 from typing import Any
 
 from msgspec.structs import replace
 
+from benchmarks.places import Place, file_of
 from benchmarks.tasks import app
 from penstock import Task
 from penstock.engine import MOST_AT_ONCE, AddRequest, Engine, Want, WorkerInfo
@@ -17,22 +18,29 @@ from penstock.model.settle import settle
 from penstock.model.states import State
 from penstock.task import new_id
 
-__all__ = ["Store", "complete", "jobs_of"]
+__all__ = ["Store", "complete", "exchanges", "jobs_of"]
 
 _PROCESS = ProcessId("benchmark")
 _DONE = Outcome(ending=Ending.SUCCEEDED, result=b"7", ran_us=1)
 
 
 class Store:
-    """One penstock file, looked at beside its workers."""
+    """One store of penstock's, looked at beside its workers."""
 
-    def __init__(self, file: Path, *, keep: int | None = None) -> None:
-        self.file = file
-        self.url = f"sqlite:///{file}" + ("" if keep is None else f"?keep_jobs={keep}")
+    def __init__(self, place: Place, name: str, *, keep: int | None = None, like: "Store | None" = None) -> None:
+        """Make a store; `like` another, so that each round begins with the same jobs."""
+        self._place, self._filled = place, list[tuple[Task[..., Any], int]]()
+        self.url = place.make(name)
+        is_copied = like is not None and _copy_file(like, self.url)
+        self.url += "" if keep is None else f"?keep_jobs={keep}"
         self.engine: Engine = open_engine(self.url)
+        if like is not None and not is_copied:
+            for task, count in like._filled:
+                self.fill(task, count)
 
     def fill(self, task: Task[..., Any], count: int) -> None:
         """Add jobs of a task; they differ by their ids alone."""
+        self._filled.append((task, count))
         for jobs in jobs_of(task, count):
             self.engine.add([AddRequest(jobs)])
 
@@ -50,20 +58,23 @@ class Store:
     def completed(self) -> int:
         return self.count(State.SUCCEEDED)[0]
 
-    def copy(self, file: Path) -> "Store":
-        """Copy the file, so that each round begins with the same jobs."""
-        self.engine.close()
-        shutil.copyfile(self.file, file)
-        return Store(file)
-
     def remove(self) -> None:
         self.engine.close()
-        self.file.unlink(missing_ok=True)
-        shutil.rmtree(self.file.with_name(f"{self.file.name}-penstock"), ignore_errors=True)
+        self._place.remove(self.url)
 
     def use(self) -> None:
         """Let the application of the measured tasks enqueue here."""
         app.redirect(self.url)
+
+
+def _copy_file(store: Store, url: str) -> bool:
+    """Copy the file that a store is, which closes it; False if it is none."""
+    file, copied = file_of(store.url), file_of(url)
+    if file is None or copied is None:
+        return False
+    store.engine.close()
+    shutil.copyfile(file, copied)
+    return True
 
 
 def jobs_of(task: Task[..., Any], count: int) -> Iterator[tuple[NewJob, ...]]:
@@ -76,15 +87,22 @@ def jobs_of(task: Task[..., Any], count: int) -> Iterator[tuple[NewJob, ...]]:
 
 def complete(engine: Engine, task: Task[..., Any], count: int, batch: int = MOST_AT_ONCE) -> Iterator[int]:
     """Claim and end jobs in this thread, with nothing in between; gives how many have ended after each exchange."""
+    done = given = 0
+    for claimed in exchanges(engine, task, batch):
+        done, given = given, given + claimed
+        yield done
+        if done >= count:
+            return
+        if not claimed:
+            raise RuntimeError(f"The store gave out {given} of {count} jobs.")
+
+
+def exchanges(engine: Engine, task: Task[..., Any], batch: int) -> Iterator[int]:
+    """End what the last exchange gave out and claim the next, for ever; gives how many each gave out."""
     engine.enrol(WorkerInfo(id="benchmark"), [_PROCESS])
     want = Want(tasks={task.name: "thread"}, free={"thread": batch}, limit=batch)
     claims: tuple[Claim, ...] = ()
-    beat = ended = 0
-    while ended < count:
-        beat += 1
+    for beat in numbers(1):
         changes = [settle(claim, _DONE, 0.0) for claim in claims]
         claims = engine.exchange(_PROCESS, beat, changes, want).claims
-        ended += len(changes)
-        yield ended
-        if not claims and ended < count:
-            raise RuntimeError(f"The store gave out {ended} of {count} jobs.")
+        yield len(claims)

@@ -34,6 +34,7 @@ class Tree:
 
     def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self.process, self._said = process, said
+        self._killed = False
 
     def pids(self) -> list[int]:
         """List the living ones, the root first."""
@@ -52,7 +53,7 @@ class Tree:
 
     def check(self) -> None:
         """Raise if it is no longer at work."""
-        if self.process.poll() is not None:
+        if self.process.poll() is not None and not self._killed:
             self._said.seek(0)
             last_words = self._said.read()[-_LAST_WORDS:].decode(errors="replace")
             raise WorkerEnded(f"{self.process.args!r} ended with status {self.process.returncode}:\n{last_words}")
@@ -64,10 +65,18 @@ class Tree:
         try:
             self.process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _signal(pids, signal.SIGKILL)
             self.process.wait()
+
+    def kill(self) -> None:
+        """Kill all of it at once; frozen first, so that none can start another meanwhile."""
+        self._killed = True
+        frozen: list[int] = []
+        while found := [pid for pid in self.pids() if pid not in frozen]:
+            _signal(found, signal.SIGSTOP)
+            frozen += found
+        _signal(frozen, signal.SIGKILL)
+        self.process.wait()
 
 
 @contextlib.contextmanager
@@ -94,8 +103,12 @@ def producer(url: str, backlog: int) -> Iterator[Tree]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], environment: Mapping[str, str]) -> Iterator[Tree]:
-    """Run a command from the root of the repository and end it, with all its descendants, at the end of the block."""
+def running(command: list[str], environment: Mapping[str, str], *, gently: bool = True) -> Iterator[Tree]:
+    """Run a command from the root of the repository and end it, with all its descendants, at the end of the block.
+
+    Args:
+        gently: ask it to end first.
+    """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -112,7 +125,16 @@ def running(command: list[str], environment: Mapping[str, str]) -> Iterator[Tree
             yield tree
             tree.check()
         finally:
-            tree.end()
+            if gently:
+                tree.end()
+            else:
+                tree.kill()
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _die_with_parent() -> None:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def postgres_server() -> Iterator[PostgresServer]:
         start(server)
         yield server
         server.kill()
+
+
+@contextmanager
+def lasting_server(engine: str) -> Iterator[ServerProcess]:
+    """Start a server for one test, which loses nothing when it is killed: each commit is synced."""
+    with tempfile.TemporaryDirectory(prefix=f"penstock-{engine}-") as folder:
+        server: ServerProcess = (
+            RedisServer(Path(folder), appendonly="yes", appendfsync="always")
+            if engine == "redis"
+            else PostgresServer(Path(folder))
+        )
+        start(server)
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 def start(server: ServerProcess) -> None:

@@ -16,12 +16,15 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-BELOW_CLIENT = ("model", "engine", "engines.open")
+BELOW_CLIENT = ("model", "engine", "outbox", "engines.open")
 CLIENT = (
     *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
-    *("handle", "intake", "shield", "context", "settings", "loading"),
+    *("handle", "intake", "shield", "context", "settings", "loading", "moving"),
 )
 SHARED = ("engines.clock", "engines.checks")
+WITHIN_ENGINES = tuple(
+    f"engines.{name}" for name in ("arriving", "callers", "forms", "loading", "statements", "steering")
+)
 STANDING = ("serving", "promises")
 BELOW_FACES = (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING, "worker")
 
@@ -29,9 +32,12 @@ BELOW_FACES = (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING, "worker")
 LAYERS: dict[str, tuple[str, ...]] = {
     "model": (),
     "engine": ("model",),
+    "outbox": ("model",),
     "engines.clock": ("model", "engine"),
     "engines.checks": ("model", "engine"),
-    "engines.open": ("model", "engine", *SHARED),  # and every engine, inside functions
+    **dict.fromkeys(WITHIN_ENGINES, ("model", "engine")),
+    "engines.loading": ("model", "engine", "engines.checks"),
+    "engines.open": ("model", "engine", "outbox", *SHARED),  # and every engine, inside functions
     **dict.fromkeys(CLIENT, (*BELOW_CLIENT, *CLIENT)),
     **dict.fromkeys(STANDING, (*BELOW_CLIENT, *SHARED)),
     "worker": (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING),
@@ -44,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "__main__": ("cli",),
     "": ("model", "engine", *CLIENT),  # penstock/__init__.py
 }
-ENGINE_MAY_IMPORT = ("model", "engine", *SHARED)
+ENGINE_MAY_IMPORT = ("model", "engine", "outbox", *SHARED, *WITHIN_ENGINES)
 
 DRIVERS = {
     "sqlite3": "penstock.engines.sqlite",

@@ -1,8 +1,14 @@
 """Write the tables of docs/explanation/performance.md from what the benchmarks have found out.
 
-A comment in the page, `<!-- figures: KEY KEY ... -->` or `<!-- facts -->`, says what the table below it holds; the
-comment `<!-- end -->` ends the table. `python tools/make_performance.py` writes them; with `--check` it only says
-whether they differ, and exits 1.
+A comment in the page says what stands below it, and the comment `<!-- end -->` ends that:
+
+- `<!-- facts -->`: on what it was measured; `<!-- figures: KEY KEY ... -->`: these figures;
+- `<!-- figures: FILE.json ... -->`: the same of another file than `sqlite.json`. There `facts` stands for the facts,
+  `goals` for all figures that have one, `picture` for the plot of the same name, and, of `peers.json`, `table STORE`
+  for the comparison on a store and `settings STORE` for how each queue was set up.
+
+What was not measured yet is said so. `python tools/make_performance.py` writes the page; with `--check` it only says
+whether it differs, and exits 1.
 """
 
 import json
@@ -14,14 +20,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
-RESULTS = ROOT / "benchmarks" / "results" / "sqlite.json"
+RESULTS = ROOT / "benchmarks" / "results"
 
-_TABLE = re.compile(r"(<!-- (figures: (?P<keys>[^>]*?)|facts) -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+_DEFAULT = "sqlite.json"
+_MADE = re.compile(r"(<!-- (?:figures: (?P<words>[^>]*?)|facts) -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
-    page, document = PAGE.read_text(encoding="utf-8"), json.loads(RESULTS.read_text(encoding="utf-8"))
-    made = filled(page, document)
+    page = PAGE.read_text(encoding="utf-8")
+    made = filled(page, RESULTS)
     if made == page:
         return 0
     if "--check" in arguments:
@@ -31,21 +38,53 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def filled(page: str, document: Mapping[str, Any]) -> str:
-    """Give the page with its tables made anew."""
-    figures = {figure["key"]: figure for figure in document["figures"]}
+def filled(page: str, results: Path) -> str:
+    """Give the page with its tables made anew from the files in a folder."""
 
-    def table(found: re.Match[str]) -> str:
-        lines = facts(document["facts"]) if found["keys"] is None else rows(figures, found["keys"].split())
-        return found[1] + "\n".join(lines) + "\n\n"
+    def made(found: re.Match[str]) -> str:
+        words = (found["words"] or "facts").split()
+        file = results / (words.pop(0) if words[0].endswith(".json") else _DEFAULT)
+        return found[1] + "\n".join(_lines(file, words)) + "\n\n"
 
-    return _TABLE.sub(table, page)
+    return _MADE.sub(made, page)
+
+
+def _lines(file: Path, words: list[str]) -> Iterator[str]:
+    if not file.exists():
+        yield "*Not measured yet.*"
+        return
+    document = json.loads(file.read_text(encoding="utf-8"))
+    match words:
+        case ["facts"]:
+            yield from facts(document["facts"])
+        case ["picture"]:
+            yield f"![The figures of this section as a plot](../../benchmarks/results/{file.stem}.png)"
+        case ["table", store]:
+            yield from _table([document["columns"], *document["tables"][store]])
+            for key, said in document["failures"].items():
+                if key.startswith(f"{store}."):
+                    yield f"\n{document['settings'][key]['title']} could not be measured: {said.splitlines()[0]}"
+        case ["settings", store]:
+            settings = [one for key, one in document["settings"].items() if key.startswith(f"{store}.")]
+            yield from _table([["queue", "set up as"], *([one["title"], one["note"]] for one in settings)])
+        case ["goals"]:
+            figures = {figure["key"]: figure for figure in document["figures"]}
+            yield from rows(figures, [key for key, figure in figures.items() if figure["goal"]])
+        case keys:
+            yield from rows({figure["key"]: figure for figure in document["figures"]}, keys)
+
+
+def _table(lines: list[list[str]]) -> Iterator[str]:
+    """Give a table; the first line is its head."""
+    for number, cells in enumerate(lines):
+        yield f"| {' | '.join(cells)} |"
+        if number == 0:
+            yield f"| {' | '.join('---' for _ in cells)} |"
 
 
 def facts(found: Mapping[str, Any]) -> Iterator[str]:
     """Say on what, with what and how durably it was measured."""
     disk = "" if found["real_disk"] else ", no real disk"
-    huey = found["huey_synchronous"]
     yield "| what | value |"
     yield "| --- | --- |"
     yield f"| date | {found['date']} |"
@@ -53,9 +92,31 @@ def facts(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"| disk | {found['filesystem']}{disk}; a synced write takes {found['fsync_us']:,} µs |"
     yield f"| load before the run | {', '.join(f'{load:g}' for load in found['load_before'])} (1, 5, 15 minutes) |"
     yield f"| system | {found['system']} |"
-    yield f"| versions | Python {found['python']}, SQLite {found['sqlite']}, msgspec {found['msgspec']} |"
-    yield f"| penstock {found['penstock']} | durability {found['durability']} |"
-    yield f"| huey {found['huey']} | synchronous={huey['default']} by default, {huey['fsync']} with `fsync=True` |"
+    yield from _versions(found)
+
+
+def _versions(found: Mapping[str, Any]) -> Iterator[str]:
+    """Say which versions and settings; each kind of run knows its own."""
+    sqlite = f", SQLite {found['sqlite']}" if isinstance(found.get("sqlite"), str) else ""
+    yield f"| versions | Python {found['python']}{sqlite}, msgspec {found['msgspec']} |"
+    if "durability" in found:
+        yield f"| penstock {found['penstock']} | durability {found['durability']} |"
+    else:
+        yield f"| penstock | {found['penstock']} |"
+    for store in ("redis", "postgresql", "sqlite"):
+        if isinstance(found.get(store), dict):
+            yield f"| {store} | {_listed(found[store])} |"
+    if found.get("store", "sqlite") != "sqlite":
+        yield f"| {found['store']} | {_listed(found['settings'])} |"
+    if "versions" in found:
+        yield f"| others | {', '.join(f'{name} {version}' for name, version in found['versions'].items())} |"
+    if "huey_synchronous" in found:
+        huey = found["huey_synchronous"]
+        yield f"| huey {found['huey']} | synchronous={huey['default']} by default, {huey['fsync']} with `fsync=True` |"
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 def rows(figures: Mapping[str, Mapping[str, Any]], keys: list[str]) -> Iterator[str]:

@@ -9,11 +9,12 @@ from typing import Any, Self
 
 from penstock.context import running, shielded
 from penstock.engine import MOST_AT_ONCE, Added, AddRequest, Engine
-from penstock.engines.open import open_engine, without_password
+from penstock.engines.open import open_engine, open_outbox, without_password
 from penstock.handle import Watch
 from penstock.intake import Intake
 from penstock.model.errors import SettingsInvalid
 from penstock.model.job import NewJob
+from penstock.outbox import Outbox
 from penstock.settings import Settings, find_file, load
 from penstock.shield import Shielded
 
@@ -45,6 +46,7 @@ class Access:
     def _begin(self) -> None:
         self._opening = threading.RLock()
         self._engine: Engine | None = self._given_engine
+        self._outbox: Outbox | None = None
         self._intake = Intake(lambda: self.engine)
         self._watch = Watch(lambda: self.engine)
 
@@ -75,6 +77,14 @@ class Access:
         return found
 
     @property
+    def outbox(self) -> Outbox | None:
+        """The table of the user's database that takes what is enqueued in its transactions, None if there is none."""
+        url = self.settings.outbox
+        if self._outbox is None and url is not None:
+            self._outbox = open_outbox(url)
+        return self._outbox
+
+    @property
     def watch(self) -> Watch:
         """What waits for the jobs of this application's coroutines."""
         return self._watch
@@ -84,15 +94,18 @@ class Access:
         self.close()
         with self._opening:
             self._options["url"] = url
-            self._settings = self._engine = self._given_engine = None
+            self._settings = self._engine = self._given_engine = self._outbox = None
 
     def close(self) -> None:
         """Let go of the store; the next call opens it again."""
         self._intake.close()
         with self._opening:
             engine, self._engine = self._engine, self._given_engine
+            outbox, self._outbox = self._outbox, None
         if engine is not None:
             engine.close()
+        if outbox is not None:
+            outbox.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +126,17 @@ class Access:
             if connection is None:
                 added += self._intake.add(request)
             else:
-                added += _opened(self.engine.add_within(connection, [request])[0])
+                added += self._add_within(connection, request)
         return added
+
+    def _add_within(self, connection: Any, request: AddRequest) -> list[Added]:
+        """Write jobs in the caller's transaction: into the outbox if there is one, else into the store."""
+        outbox = self.outbox
+        if outbox is None:
+            return _opened(self.engine.add_within(connection, [request])[0])
+        with shielded():
+            outbox.put(connection, request.jobs, self.engine.capabilities)
+        return [Added(job.id) for job in request.jobs]
 
     async def astore(self, jobs: Sequence[NewJob], connection: Any = None) -> list[Added]:
         """Do `store` without blocking the event loop. A connection stays in its thread and may block."""

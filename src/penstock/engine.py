@@ -511,6 +511,27 @@ class Engine(Protocol):
 
     # -- steer --------------------------------------------------------------------------------------------------------
 
+    def load(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
+        """Store jobs as another store had them: for moving and restoring; each whole or not at all, outside bounds.
+
+        before: ids unknown -> after: each job in its state, with its counters, claim number, history, times and result.
+        Ready ones go to the ends of their lines, in the order in which they are given. A known id answers `existing`
+        and changes nothing, whatever the content. What was loaded as ended does not count in the rate of its queue; its
+        retention runs from when it ended. At most 1,000 jobs.
+
+        An idempotency key is taken by every job, a unique key by one that would still hold it: until it has started by
+        a job that was never claimed, until it has ended by one that waits, and of a window what its length leaves,
+        counted from when the job was added. While another job holds a key the answer is `UniqueConflict` or
+        `IdempotencyConflict`, whatever that other job is; but an ended job lets go of its window instead. A window that
+        a deleted job of the same id left is that job's own.
+
+        Raises:
+            ValueError: a job is running, blocked, out of bounds, or its state and its times, result or error are at
+                odds; nothing is stored.
+            Unsupported: a job asks for a capability that the engine does not declare; nothing is stored.
+        """
+        ...
+
     def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
         """Change jobs by hand, in the order of the ids, from the states that the transition table allows.
 

@@ -118,7 +118,7 @@ class Terms(Struct, frozen=True, kw_only=True):
         delay_ms: how long it waits first.
         run_at_ms, expires_ms: ms since the epoch.
         expires_in_ms: how long it may wait for its start.
-        connection: a database connection in whose transaction the job is added.
+        connection: a database connection in whose transaction the job is written.
     """
 
     queue: str | None = None

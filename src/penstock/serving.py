@@ -4,11 +4,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.engine import Counts, WorkerInfo, WorkerView
+from penstock.engine import Counts, QueueInfo, WorkerInfo, WorkerView
 from penstock.engines.clock import SystemClock
 from penstock.model.states import State
 
-__all__ = ["birth_of", "is_gone", "live_workers", "unserved"]
+__all__ = ["SILENT_AFTER_S", "birth_of", "is_gone", "live_workers", "silent", "unserved"]
+
+#: How long a ready job may wait for a worker that runs nothing before that is a fault. An idle worker that reaches the
+#: store takes it at once, or at its next poll, 5 s later at most.
+SILENT_AFTER_S = 30.0
 
 
 def birth_of(pid: int) -> str:
@@ -60,6 +64,27 @@ def unserved(workers: Sequence[WorkerView], counts: Sequence[Counts]) -> list[Co
     live = live_workers(workers)
     waiting = [one for one in counts if one.states.get(State.READY) and not _is_served(one, live)]
     return sorted(waiting, key=lambda one: -one.states[State.READY])
+
+
+def silent(
+    workers: Sequence[WorkerView], counts: Sequence[Counts], queues: Sequence[QueueInfo], after_s: float
+) -> list[tuple[WorkerInfo, QueueInfo]]:
+    """Give live workers that run nothing although a job of a queue they serve has been ready for longer than that.
+
+    A queue in which other ready jobs have no worker tells nothing: the one that waits longest may be one of those.
+    """
+    served_in_part = {one.queue for one in unserved(workers, counts)}
+    waiting = [
+        queue
+        for queue in queues
+        if not queue.paused and (queue.oldest_ms or 0) > after_s * 1000 and queue.name not in served_in_part
+    ]
+    idle = [view for view in workers if view.running == 0 and not view.drain]
+    return [(info, queue) for info in live_workers(idle) for queue in waiting if _serves(info, queue, counts)]
+
+
+def _serves(info: WorkerInfo, queue: QueueInfo, counts: Sequence[Counts]) -> bool:
+    return any(one.queue == queue.name and one.states.get(State.READY) and _is_served(one, [info]) for one in counts)
 
 
 def _is_served(one: Counts, live: list[WorkerInfo]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from penstock.engines.open import check_url
+from penstock.engines.open import check_outbox, check_url
 from penstock.model.durations import seconds
 from penstock.model.errors import DurationInvalid, EngineUnknown, SettingsInvalid
 from penstock.model.job import QUEUE_NAME, QUEUE_NAME_IN_WORDS
@@ -28,7 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         queues: names, each with its weight if it has one, as `mail` or `mail:5`; None takes every queue.
-        lease, start_timeout, shutdown_timeout: seconds.
+        lease, start_timeout, shutdown_timeout, outbox_period: seconds.
         max_memory, max_payload: bytes.
         sources: where each value came from, by option: `argument`, `$PENSTOCK_URL`, a file's path, or `default`.
     """
@@ -50,6 +50,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_format: str = "text"
     max_payload: int = 1024 * 1024
+    outbox: str | None = None
+    outbox_period: float = 1.0
     sources: Mapping[str, str] = {}
 
     def source(self, option: str) -> str:
@@ -228,6 +230,11 @@ def _url(value: object) -> str:
     return value
 
 
+def _outbox(value: object) -> str:
+    check_outbox(_text(value))
+    return _text(value)
+
+
 def _app(value: object) -> str:
     if ":" not in _text(value):
         raise ValueError("names no application; give module:attribute, as shop.jobs:app.")
@@ -351,6 +358,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("log_level", "debug, info, warning or error", "", "info", _choice("debug", "info", "warning", "error")),
     Option("log_format", "text or json", "", "text", _choice("text", "json")),
     Option("max_payload", "largest arguments, and largest result, of one job as JSON", "bytes", "1M", read_size),
+    Option(
+        "outbox",
+        "your own database, from where workers fetch the jobs that were enqueued in its transactions",
+        "",
+        "none",
+        _outbox,
+    ),
+    Option("outbox_period", "how often a worker looks into the outbox", "duration", "1s", _span(0.05)),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}

@@ -123,6 +123,10 @@ class Shielded:
         with shielded():
             return self._engine.describe()
 
+    def load(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
+        with shielded():
+            return self._engine.load(jobs)
+
     def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
         with shielded():
             return self._engine.alter(ids, alteration)

@@ -60,6 +60,7 @@ class Calls(Generic[P, R]):
             ArgumentsInvalid: the arguments do not fit the signature; nothing was stored.
             PayloadInvalid: an argument cannot travel as JSON, or they are too large.
             JobRefused: the store refused it: its queue is full, or its key is held.
+            ConnectionInvalid: the connection it was to use cannot carry it.
             EngineUnavailable: the store did not take it within 5 s.
         """
         task, terms = self._task, self._terms
@@ -67,7 +68,7 @@ class Calls(Generic[P, R]):
         return task.handle(task.home.store((job,), terms.connection)[0], job)
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
-        """Do `enqueue` without blocking the event loop."""
+        """Do `enqueue` without blocking the event loop; with a connection, in this thread, which may block."""
         task, terms = self._task, self._terms
         job = task.new_job(args, kwargs, terms)
         added = await task.home.astore((job,), terms.connection)
@@ -106,7 +107,8 @@ class Calls(Generic[P, R]):
             idempotency_key: enqueueing again under the same key gives the first job.
             order_key: jobs of one key run one after the other.
             tags: words to find the job by; they are added to those of the task.
-            connection: a database connection; the job is added in its transaction.
+            connection: of sqlite3, psycopg, SQLAlchemy or Django, to the database that has the store or the outbox:
+                the job is written in its transaction, appears when that commits, and never when it rolls back.
             headers: texts that travel with the job.
 
         Raises:

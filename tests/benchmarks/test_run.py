@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ from benchmarks.machine import filesystem_of, real_disk
 from benchmarks.workers import WorkerEnded, running
 
 
-def run(out: Path, *themes: str) -> dict[str, dict[str, object]]:
+def run(out: Path, *themes: str, store: str = "sqlite", more: Sequence[str] = ()) -> dict[str, dict[str, object]]:
     """Run themes and give the figures they wrote, by key."""
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert main(["--quick", "--scale", "0.05", "--out", str(out), "--only", *themes]) == 0
+        assert main(["--quick", "--scale", "0.05", "--store", store, "--out", str(out), *more, "--only", *themes]) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
-    document = json.loads((out / "sqlite.json").read_text())
+    document = json.loads((out / f"{store}.json").read_text())
     return {figure["key"]: figure for figure in document["figures"]}
 
 
@@ -64,3 +65,17 @@ def test_stores_stand_on_a_disk_and_not_in_memory_if_there_is_one() -> None:
 
 def test_every_theme_is_known_by_the_name_that_its_figures_carry() -> None:
     assert {measure.__module__ for measure in THEMES.values()} == {f"benchmarks.{theme}" for theme in THEMES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("store", "theme"), [("redis", "size"), ("redis", "enqueue"), ("postgresql", "enqueue")])
+def test_theme_runs_on_a_private_server_and_says_how_it_was_set_up(tmp_path: Path, store: str, theme: str) -> None:
+    figures = run(tmp_path, theme, store=store)
+    assert {key.partition(".")[0] for key in figures} == {theme}
+    assert json.loads((tmp_path / f"{store}.json").read_text())["facts"]["settings"]
+
+
+@pytest.mark.slow
+def test_claims_are_timed_while_a_transaction_stays_open(tmp_path: Path) -> None:
+    figures = run(tmp_path, "horizon", store="postgresql", more=["--horizon", "1"])
+    assert {"horizon.idle.growth", "horizon.enqueued.growth"} <= figures.keys()

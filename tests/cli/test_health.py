@@ -73,6 +73,18 @@ def test_an_old_ready_job_is_unhealthy(desk: Desk) -> None:
     assert (result.exit_code, "a ready job waits for 2h, over 1h" in result.stdout) == (1, True)
 
 
+def test_a_worker_that_takes_nothing_is_unhealthy_and_a_fault(desk: Desk) -> None:
+    desk.enqueue()
+    desk.hand()
+    assert desk.run("health").exit_code == 0
+    with closing(sqlite3.connect(desk.file)) as db, db:
+        db.execute("UPDATE ready SET since_ms = since_ms - 60000")
+    result = desk.run("health")
+    assert (result.exit_code, "runs nothing, but a job in queue default is ready for 1m" in result.stdout) == (1, True)
+    assert desk.run("health", "--silent-after", "1h").exit_code == 0
+    assert findings(desk)["workers"]["verdict"] == "fault"
+
+
 def test_a_store_that_is_not_there_is_unhealthy(desk: Desk) -> None:
     result = desk.run("health", "--json")
     assert result.exit_code == 1

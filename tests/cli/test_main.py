@@ -80,7 +80,7 @@ def test_url_may_stand_before_or_after_the_command(desk: Desk, tmp_path: Path) -
         ("sqlit:///shop.db", 2, "Did you mean sqlite:///shop.db"),
         ("sqlite://shop.db", 2, "write three"),
         ("shop.db", 2, "is no URL"),
-        ("redis://host", 2, "no engine"),
+        ("http://host", 2, "no engine"),
         ("sqlite:///shop.db?durabilty=normal", 2, "Did you mean 'durability'?"),
         ("memory://", 2, "private to each process"),
         ("sqlite:////no/such/folder/shop.db", 3, "There is no store"),
@@ -120,7 +120,7 @@ def test_an_operator_needs_no_application_with_a_url(desk: Desk) -> None:
     assert "shop.send" in desk.done("-A", "no_such_module:app", "--url", desk.url, "jobs", "list")
 
 
-@pytest.mark.parametrize("url", ["shop.db", "redis://host", "sqlite:///shop.db?timeout=soon"])
+@pytest.mark.parametrize("url", ["shop.db", "http://host", "sqlite:///shop.db?timeout=soon"])
 def test_a_worker_ends_at_once_with_a_wrong_url(desk: Desk, url: str) -> None:
     assert desk.run("worker", "-A", APP, "--url", url).exit_code == 2
 

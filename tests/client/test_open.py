@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_misspelt_scheme_is_told_what_was_meant() -> None:
     assert "Did you mean sqlite:///shop.db?" in complaint("sqlit:///shop.db")
 
 
-@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_engines_of_later_versions_are_named(scheme: str) -> None:
     told = complaint(f"{scheme}://user:secret@host/0")
     assert "no engine" in told
@@ -66,3 +67,13 @@ def test_options_that_cannot_be_used_say_why(option: str) -> None:
 
 def test_passwords_are_never_shown() -> None:
     assert without_password("redis://me:pw@host/1?ssl_password=x&a=1") == "redis://me:***@host/1?ssl_password=***&a=1"
+
+
+@pytest.mark.parametrize(
+    ("driver", "extra", "url"), [("hiredis", "redis", "redis://host"), ("psycopg", "postgres", "postgresql://host/db")]
+)
+def test_driver_that_is_missing_is_named_with_what_installs_it(
+    driver: str, extra: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == driver else object())
+    assert f"needs {driver}, which is not installed: pip install 'penstock[{extra}]'" in complaint(url)

@@ -208,7 +208,7 @@ def test_an_id_that_no_store_could_hold_is_not_found(app: Penstock) -> None:
 
 def test_a_url_given_as_the_engine_is_told_its_place() -> None:
     with pytest.raises(SettingsInvalid, match="give a URL as Penstock") as caught:
-        Penstock(engine=wrong("redis://me:secret@host"))
+        Penstock(engine=wrong("https://me:secret@host"))
     assert "secret" not in str(caught.value)
 
 
@@ -216,7 +216,7 @@ def test_a_url_given_as_the_engine_is_told_its_place() -> None:
     ("url", "told"),
     [
         ("orders.db", "write sqlite:///orders.db"),
-        ("redis://me:secret@host", "no engine"),
+        ("https://me:secret@host", "no engine"),
         ("sqlit:///orders.db", "Did you mean sqlite:///orders.db"),
         ("sqlite://me:secret@orders.db", "write three"),
         ("me:secret@host/x.db", "is no URL"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -28,10 +28,15 @@ _NOTICE = re.compile(r"^bash: line \d+: +\d+ Killed .*\n", re.MULTILINE)
 
 
 class Place:
-    """Use it as a context: what is still running at the end is stopped."""
+    """Use it as a context: what is still running at the end is stopped.
 
-    def __init__(self, folder: Path, page: str) -> None:
+    Args:
+        variables: added to the environment of shell and interpreter.
+    """
+
+    def __init__(self, folder: Path, page: str, variables: Mapping[str, str] | None = None) -> None:
         self.folder, self.page = folder, page
+        self._environment = environment(folder) | dict(variables or {})
         self._bash: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
 
@@ -93,7 +98,7 @@ class Place:
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=self.folder,
-                env=environment(self.folder),
+                env=self._environment,
             )
         assert self._python.stdin is not None
         assert self._python.stdout is not None
@@ -130,7 +135,7 @@ class Place:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env=environment(self.folder),
+                env=self._environment,
                 start_new_session=True,
             )
             assert self._bash.stdin is not None

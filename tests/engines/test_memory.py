@@ -16,7 +16,7 @@ class MemoryFactory:
     def __init__(self) -> None:
         self._engine: MemoryEngine | None = None
 
-    def make(self, clock: Clock, *, max_ended: int = 100_000) -> MemoryEngine:
+    def make(self, clock: Clock | None, *, max_ended: int = 100_000) -> MemoryEngine:
         if self._engine is None:
             self._engine = MemoryEngine(clock, max_ended=max_ended)
         return self._engine
@@ -26,6 +26,9 @@ class MemoryFactory:
 
 
 class TestMemory(EngineConformance):
+    TestRacing = None  # the store does not outlive its process
+    TestWithin = None  # it declares no transactions
+
     @pytest.fixture
     def engine_factory(self) -> MemoryFactory:
         return MemoryFactory()

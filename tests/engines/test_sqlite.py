@@ -1,6 +1,7 @@
 """The SQLite engine does what the memory engine specifies."""
 
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -20,14 +21,19 @@ class SqliteFactory:
         self._path = self._folder / "store.db"
         self.url = f"sqlite:///{self._path}?durability=normal"
 
-    def make(self, clock: Clock, *, max_ended: int = 100_000) -> SqliteEngine:
+    def make(self, clock: Clock | None, *, max_ended: int = 100_000) -> SqliteEngine:
         return SqliteEngine(self._path, durability="normal", clock=clock, max_ended=max_ended)
+
+    def connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path)
 
     def discard(self) -> None:
         shutil.rmtree(self._folder)
 
 
 class TestSqlite(EngineConformance):
+    TestNotWithin = None  # it declares transactions
+
     @pytest.fixture
     def engine_factory(self, tmp_path: Path) -> SqliteFactory:
         return SqliteFactory(tmp_path)

@@ -62,7 +62,8 @@ SPEAKING = [
     (LeaseLost("p1"), "The lease of process p1 is void"),
     (EngineUnknown("mysql://h", "No engine answers to mysql://h."), "No engine answers to mysql://h."),
     (SchemaMismatch(3, 2, "Too new."), "Too new."),
-    (Unsupported("memory", "transactions"), "The memory engine does not support transactions; do without"),
+    (Unsupported("memory", "parents"), "The memory engine does not support parents; do without"),
+    (Unsupported("memory", "transactions"), "The memory engine does not support transactions; leave connection= out"),
 ]
 
 

@@ -1,6 +1,6 @@
 """A private PostgreSQL."""
 
-import os
+import itertools
 import shutil
 import signal
 import subprocess
@@ -19,6 +19,7 @@ class PostgresServer(ServerProcess):
     """PostgreSQL on a free port of loopback, with one user `penstock` and the database `postgres`.
 
     Args:
+        folder: one that another account than ours can reach if we are root; pytest's are for their owner alone.
         settings: as in postgresql.conf: `fsync="off"`. The defaults are those of the server, so every commit is synced.
     """
 
@@ -28,10 +29,18 @@ class PostgresServer(ServerProcess):
         self.settings |= {name: str(value) for name, value in settings.items()}
         self.account = plain_account()
         self.data = folder / "data"
+        self._numbers = itertools.count(1)
 
     @property
     def url(self) -> str:
         return f"postgresql://penstock@127.0.0.1:{self.port}/postgres"
+
+    def empty_store(self) -> str:
+        """Give the URL of a new database."""
+        name = f"store_{next(self._numbers)}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"{self.url.removesuffix('/postgres')}/{name}"
 
     def command(self) -> Sequence[str]:
         words = [postgres_program("postgres"), "-D", str(self.data), "-p", str(self.port)]
@@ -69,13 +78,9 @@ class PostgresServer(ServerProcess):
         )
 
     def _allow_account(self) -> None:
-        """Give the folder to the account that runs the server; it must be able to pass through those above."""
-        if self.account is None:
-            return
-        shutil.chown(self.folder, *self.account)
-        for above in self.folder.parents:
-            if above.stat().st_uid == os.geteuid() and not above.stat().st_mode & 0o001:
-                above.chmod(above.stat().st_mode | 0o011)
+        """Give the folder to the account that runs the server."""
+        if self.account is not None:
+            shutil.chown(self.folder, *self.account)
 
 
 def version() -> str:

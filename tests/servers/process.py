@@ -1,5 +1,6 @@
 """A server as a process: started, asked whether it answers, stopped, killed, frozen, started again."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,6 +42,11 @@ class ServerProcess(ABC):
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "server.log"
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Give the URL under which penstock opens it."""
 
     @abstractmethod
     def command(self) -> Sequence[str]:
@@ -99,7 +105,8 @@ class ServerProcess(ABC):
         """End it and all that it started without a word, as a crash does."""
         if self._process is None:
             return
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
 

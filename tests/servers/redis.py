@@ -20,12 +20,20 @@ class RedisServer(ServerProcess):
 
     def __init__(self, folder: Path, **settings: str | int) -> None:
         super().__init__(folder)
+        self._given = 0
         self.settings = {"save": "", "maxmemory-policy": "noeviction", "enable-debug-command": "local"}
         self.settings |= {name.replace("_", "-"): str(value) for name, value in settings.items()}
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def empty_store(self) -> str:
+        """Give the URL of a database of its own, which is empty; there are 15 of them, and then they come round."""
+        self._given = self._given % 15 + 1
+        with redis.Redis(port=self.port, db=self._given, socket_timeout=5) as client:
+            client.flushdb()
+        return f"redis://127.0.0.1:{self.port}/{self._given}"
 
     def command(self) -> Sequence[str]:
         words = [redis_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]

@@ -1,16 +1,20 @@
-"""What is left when all is over: the file as SQL shows it, beside what jobs and producers wrote down."""
+"""What is left when all is over: the store as it shows itself, beside what jobs and producers wrote down."""
 
 import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from penstock.engines.sqlite.step import COUNTED
+from penstock.engine import Engine, Filter
 from penstock.model.codec import decode_envelope
+from penstock.model.job import Job
 from tests.torture.records import ACCEPTED, ATTEMPTED, EFFECTS, Trail
+
+_PAGE = 1000
 
 
 class Ended(Struct, frozen=True):
@@ -26,31 +30,36 @@ class Evidence:
     """Read once, when no process is left that could change anything.
 
     Attributes:
-        ended: ended jobs by the name that their producer gave them.
+        ended: ended jobs by the name that their producer gave them; `unfinished` are the names of the others.
         names: how many jobs were stored under each name.
         ran: claims under which the code of each job came to its end, as its result spells them.
+        counted, recounted: jobs by queue, task and state, as the store kept count and as they are.
+        held: claims that somebody holds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: Engine) -> None:
         self.ended: dict[str, Ended] = {}
+        self.unfinished: list[str] = []
         self.names: Counter[str] = Counter()
-        with closing(sqlite3.connect(folder / "store.db")) as db:
-            self.integrity: list[tuple[str]] = db.execute("PRAGMA integrity_check").fetchall()
-            self.left = {
-                table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("jobs", "ready", "claims", "processes", "workers")
-            }
-            self._read_ended(db)
-            self.counted, self.recounted = _counted(db), _recounted(db)
+        self.recounted: Counter[tuple[str, str, str]] = Counter()
+        for job in _jobs(engine):
+            self._read(job)
+        self.counted = {
+            (row.queue, row.task, state.value): count for row in engine.counts() for state, count in row.states.items()
+        }
+        self.workers = [view.info.id for view in engine.workers()]
+        self.held = sum(view.running for view in engine.workers())
         self._read_trails(folder)
 
-    def _read_ended(self, db: sqlite3.Connection) -> None:
-        for id, state, claims, result, envelope, crc in db.execute(
-            "SELECT id, state, claims, result, envelope, crc FROM ended"
-        ):
-            name = msgspec.json.decode(decode_envelope(envelope, crc).args)[0]
-            self.names[name] += 1
-            self.ended[name] = Ended(id, state, claims, msgspec.json.decode(result) if result else "")
+    def _read(self, job: Job) -> None:
+        name = msgspec.json.decode(decode_envelope(job.envelope, job.crc).args)[0]
+        self.names[name] += 1
+        self.recounted[job.queue, job.task, job.state.value] += 1
+        if not job.state.is_final:
+            self.unfinished.append(name)
+            return
+        result = msgspec.json.decode(job.result) if job.result else ""
+        self.ended[name] = Ended(job.id, job.state.value, job.claim_number, result)
 
     def _read_trails(self, folder: Path) -> None:
         self.attempted = {batch: (int(pid), int(size)) for pid, batch, size in Trail(folder / ATTEMPTED).news()}
@@ -86,27 +95,19 @@ class Evidence:
         ]
 
 
-def _counted(db: sqlite3.Connection) -> dict[tuple[int, str], int]:
-    """Give the counters that say something, by lane and state; lane 0 has the end numbers drawn."""
-    rows = db.execute("SELECT lane, what, count FROM counters WHERE count != 0").fetchall()
-    finished = len(COUNTED)
-    counts = {
-        (lane, "finished" if what == finished else COUNTED[what].value): count for lane, what, count in rows if lane
-    }
-    return counts | {(0, "ended"): next(count for lane, what, count in rows if (lane, what) == (0, 1))}
+def _jobs(engine: Engine) -> Iterator[Job]:
+    page = engine.find(Filter(limit=_PAGE))
+    yield from page.jobs
+    while page.next is not None:
+        page = engine.find(Filter(limit=_PAGE, before=page.next))
+        yield from page.jobs
 
 
-def _recounted(db: sqlite3.Connection) -> dict[tuple[int, str], int]:
-    """Count the same from the rows of the jobs."""
-    counts: Counter[tuple[int, str]] = Counter()
-    for state, query in _STATES.items():
-        for lane, count in db.execute(f"SELECT lane, count(*) FROM {query} GROUP BY lane"):
-            counts[lane, state] += count
-    for lane, state, count in db.execute("SELECT lane, state, count(*) FROM ended GROUP BY lane, state"):
-        counts[lane, state] += count
-        counts[lane, "finished"] += count
-    counts[0, "ended"] = db.execute("SELECT max(ended) FROM ended").fetchone()[0]
-    return dict(counts)
-
-
-_STATES = {"ready": "ready", "running": "claims", "scheduled": "jobs WHERE due_ms IS NOT NULL"}
+def damage_of_file(path: Path) -> list[str]:
+    """Give what SQLite finds wrong with a file, and rows that should not have been left."""
+    with closing(sqlite3.connect(path)) as db:
+        found = [line for (line,) in db.execute("PRAGMA integrity_check").fetchall() if line != "ok"]
+        for table in ("jobs", "ready", "claims"):
+            left = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            found += [f"{left} rows left in {table}"] if left else []
+    return found

@@ -10,18 +10,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from penstock.client import Penstock
 from penstock.context import current_job
-from penstock.engine import Answer, Want
-from penstock.engines.sqlite import SqliteEngine
+from penstock.engine import Answer, Engine, Want
+from penstock.engines.open import open_engine
 from penstock.model.errors import EngineDown
 from penstock.model.job import Change, ProcessId
 from tests.torture import mines
-from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, PROCESSES, Record, folder
+from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, PROCESSES, Record, store_url
 
-app = Penstock(f"sqlite:///{folder()}/store.db")
+app = Penstock(store_url())
 effects = Record(EFFECTS)
 
 
@@ -100,44 +100,52 @@ def _is_process_of_a_worker() -> bool:
     return spec is not None and spec.name == "penstock.worker.process"
 
 
+def _engine() -> Any:
+    """Give the class whose calls are watched; making one of it opens nothing."""
+    return type(open_engine(store_url()))
+
+
 def _tell_who_exchanges() -> None:
     """Write down under which id this process speaks to the store."""
-    exchange, told = SqliteEngine.exchange, set[ProcessId]()
+    engine = _engine()
+    exchange, told = engine.exchange, set[ProcessId]()
 
-    def told_exchange(self: SqliteEngine, process: ProcessId, *rest: Any) -> Answer:
+    def told_exchange(self: Engine, process: ProcessId, *rest: Any) -> Answer:
         if process not in told:
             told.add(process)
             Record(PROCESSES).add(os.getpid(), process)
-        return exchange(self, process, *rest)
+        return cast(Answer, exchange(self, process, *rest))
 
-    SqliteEngine.exchange = told_exchange  # type: ignore[method-assign,assignment]
+    engine.exchange = told_exchange
 
 
 def _lose_replies(every: int) -> None:
     """Let every so many exchanges be carried out by the store, but not heard of here."""
-    exchange, number = SqliteEngine.exchange, itertools.count(1)
+    engine = _engine()
+    exchange, number = engine.exchange, itertools.count(1)
 
-    def lossy_exchange(self: SqliteEngine, *given: Any) -> Answer:
-        answer = exchange(self, *given)
+    def lossy_exchange(self: Engine, *given: Any) -> Answer:
+        answer: Answer = exchange(self, *given)
         if next(number) % every == 0:
             Record(LOST).add(os.getpid(), len(answer.claims))
             raise EngineDown("the reply was lost")
         return answer
 
-    SqliteEngine.exchange = lossy_exchange  # type: ignore[method-assign,assignment]
+    engine.exchange = lossy_exchange
 
 
 def _freeze_at_delivery() -> None:
-    exchange = SqliteEngine.exchange
+    engine = _engine()
+    exchange = engine.exchange
 
     def freezing_exchange(
-        self: SqliteEngine, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None
+        self: Engine, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None
     ) -> Answer:
         if changes:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return exchange(self, process, beat, changes, want)
+        return cast(Answer, exchange(self, process, beat, changes, want))
 
-    SqliteEngine.exchange = freezing_exchange  # type: ignore[method-assign]
+    engine.exchange = freezing_exchange
 
 
 if _is_process_of_a_worker():

@@ -10,6 +10,9 @@ from pathlib import Path
 #: Names the folder to every process that works in it.
 FOLDER = "TORTURE_FOLDER"
 
+#: Names the store, where it is not the file `store.db` in the folder.
+STORE = "TORTURE_STORE"
+
 #: Which process is which in the store: pid, process id.
 PROCESSES = "processes"
 #: What jobs did: `began` or `ended`, job id, claim number, token, pid.
@@ -31,6 +34,10 @@ QUEUES = ("north", "east", "south", "west")
 
 def folder() -> Path:
     return Path(os.environ[FOLDER])
+
+
+def store_url() -> str:
+    return os.environ.get(STORE) or f"sqlite:///{folder()}/store.db"
 
 
 class Record:

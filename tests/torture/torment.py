@@ -1,10 +1,9 @@
-"""Workers and producers on one file, and a killer among them who looks at what he finds before he kills."""
+"""Workers and producers on one store, and a killer among them who looks at what he finds before he kills."""
 
 import json
 import os
 import random
 import select
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,12 +14,17 @@ from typing import Any, Self
 
 from msgspec import Struct
 
+from penstock.engine import Filter
+from penstock.engines.open import open_engine
+from penstock.model.states import State
+from tests.servers.process import ServerProcess
 from tests.torture.processes import Process, await_true, workers_processes
-from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, PROCESSES, Trail
+from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, PROCESSES, STORE, Trail
 
 ROOT = Path(__file__).parents[2]
 SUPERVISORS, PRODUCERS = 2, 2
 SHARES = {"process": 0.48, "supervisor": 0.17, "producer": 0.35}
+STORE_SHARE = 0.06
 SETTINGS = {
     "app": "tests.torture.jobs:app",
     "lease": "2s",
@@ -53,15 +57,21 @@ class Kill(Struct, frozen=True):
 
 
 class Torment:
-    """Keeps supervisors and producers alive, and kills them."""
+    """Keeps supervisors and producers alive, and kills them.
 
-    def __init__(self, folder: Path, seed: str) -> None:
+    Args:
+        server: the store, if it is a server: it is killed and started again like the others.
+    """
+
+    def __init__(self, folder: Path, seed: str, url: str, server: ServerProcess | None = None) -> None:
         self._folder, self._seed, self._dice = folder, seed, random.Random(seed)
+        self._engine, self._server = open_engine(url), server
+        self._shares = SHARES if server is None else SHARES | {"store": STORE_SHARE}
         self._log = (folder / "log").open("ab")
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.torture.nursery"],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", FOLDER: str(folder)},
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", FOLDER: str(folder), STORE: url},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -70,9 +80,8 @@ class Torment:
         self._effects, self._blown = Trail(folder / EFFECTS), Trail(folder / BLOWN)
         self._processes, self._accepted = Trail(folder / PROCESSES), Trail(folder / ACCEPTED)
         self._attempted = Trail(folder / ATTEMPTED)
-        self._looking: sqlite3.Connection | None = None
         self._pids: dict[str, int] = {}
-        self._stage: dict[int, str] = {}
+        self._stage: dict[tuple[str, int], str] = {}
         self._busy: set[int] = set()
         self._size_of: dict[str, int] = {}
         self.accepted = 0
@@ -85,8 +94,7 @@ class Torment:
         for process in self._living:
             process.kill()
             process.close()
-        if self._looking is not None:
-            self._looking.close()
+        self._engine.close()
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
         self._nursery.stdin.close()
@@ -103,7 +111,7 @@ class Torment:
             if len(self.kills) >= kills:
                 self._wait_ms(LONGEST_PAUSE_MS)
             else:
-                self._kill(self._dice.choices(list(SHARES), list(SHARES.values()))[0])
+                self._kill(self._dice.choices(list(self._shares), list(self._shares.values()))[0])
             self._count()
 
     def finish(self) -> None:
@@ -157,6 +165,9 @@ class Torment:
     # -- kills -------------------------------------------------------------------------------------------------------
 
     def _kill(self, role: str) -> None:
+        if role == "store":
+            self._kill_store()
+            return
         living = [process for process in self._living if process.role == role]
         if role == "process":
             living = [one for boss in self._living if boss.role == "supervisor" for one in workers_processes(boss)]
@@ -194,27 +205,33 @@ class Torment:
             process.close()
         self._book(kill)
 
+    def _kill_store(self) -> None:
+        """Kill the store while others work, and start it again after a pause in which nobody reaches it."""
+        assert self._server is not None
+        self._wait_ms(self._dice.uniform(0, 10 * LONGEST_PAUSE_MS))
+        pid = self._server.pid
+        self._server.kill()
+        self._wait_ms(self._dice.choice([0, 100, 500]))
+        self._server.start()
+        self.kills.append(Kill(pid, "store"))
+
     def _look(self, victim: Process, processes: list[Process]) -> Kill:
         """See what stopped processes hold by the store, and how far each of these jobs has come."""
         self._follow()
         pids = {process.pid for process in processes}
-        ids = [id for id, pid in self._pids.items() if pid in pids]
-        tokens = [token for id in ids for token in self._held_by(id)]
+        claims = self._held_by({id for id, pid in self._pids.items() if pid in pids})
         self._follow()
-        stages = Counter(self._stage.get(token, "waiting") for token in tokens)
+        stages = Counter(self._stage.get(claim, "waiting") for claim in claims)
         return Kill(victim.pid, victim.role, "", stages["began"], stages["ended"], stages["waiting"])
 
-    def _held_by(self, id: str) -> list[int]:
-        if self._looking is None:
-            self._looking = sqlite3.connect(f"file:{self._folder}/store.db?mode=rw", uri=True, timeout=30)
-            self._looking.execute("PRAGMA query_only = 1")
-            self._looking.execute("PRAGMA wal_autocheckpoint = 0")
-        held = "SELECT token FROM claims WHERE process = (SELECT process FROM processes WHERE id = ?)"
-        return [token for (token,) in self._looking.execute(held, (id,)).fetchall()]
+    def _held_by(self, ids: set[str]) -> list[tuple[str, int]]:
+        """Give the claims of processes, each by its job and number."""
+        running = self._engine.find(Filter(states=frozenset({State.RUNNING}), limit=1000)).jobs
+        return [(job.id, job.claim_number) for job in running if job.process in ids]
 
     def _follow(self) -> None:
-        for stage, _, _, token, pid in self._effects.news():
-            self._stage[int(token)] = stage
+        for stage, id, number, _, pid in self._effects.news():
+            self._stage[id, int(number)] = stage
             self._busy.add(int(pid))
         for pid, id in self._processes.news():
             self._pids[id] = int(pid)

@@ -47,7 +47,7 @@ def _document(option: Option, found: Settings) -> dict[str, Any]:
 
 def _value(option: Option, found: Settings) -> Any:
     value = getattr(found, option.name)
-    return without_password(value) if option.name == "url" else value
+    return without_password(value) if option.name in ("url", "outbox") and value else value
 
 
 def _told(option: Option, found: Settings) -> str:

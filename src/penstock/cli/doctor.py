@@ -8,16 +8,17 @@ import click
 
 from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
+from penstock.cli.outbox import examine_outbox
 from penstock.cli.screen import as_json, number, show, tame, write_json
 from penstock.cli.versions import own_version
 from penstock.client import Penstock
-from penstock.engine import Counts, EngineInfo, Finding, WorkerView
+from penstock.engine import Counts, EngineInfo, Finding, QueueInfo, WorkerView
 from penstock.engines.open import examine, without_password
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
 from penstock.promises import promise
-from penstock.serving import is_gone, live_workers, unserved
+from penstock.serving import SILENT_AFTER_S, is_gone, live_workers, silent, unserved
 
 __all__ = ["doctor"]
 
@@ -53,6 +54,7 @@ def _examine(app: Penstock, deep: bool) -> Iterator[Finding]:
     yield Finding("penstock", "ok", f"{own_version()} on Python {platform.python_version()}, {platform.platform()}")
     if default := by_default(app):
         yield Finding("url", "ok", f"{app.settings.url}{default}")
+    yield from examine_outbox(app)
     outside = examine(app.settings.url, deep=deep)
     yield from outside.findings
     if not outside.exists or outside.schema != outside.known_schema:
@@ -71,6 +73,7 @@ def _inside(app: Penstock) -> Iterator[Finding]:
     yield _durability(engine.describe())
     yield from _workers(workers)
     yield from _unserved(workers, counts)
+    yield from _silent(workers, counts, engine.queues())
     yield from _paused(app)
     yield _buried(counts)
 
@@ -117,6 +120,15 @@ def _unserved(workers: list[WorkerView], counts: list[Counts]) -> Iterator[Findi
     if more := waiting[_MOST_TOLD:]:
         found = f"{_ready(more)} of {number(len(more), 'more task')} that no live worker takes"
         yield Finding("tasks", "warning", found, "`penstock jobs list --state ready` shows them.")
+
+
+def _silent(workers: list[WorkerView], counts: list[Counts], queues: list[QueueInfo]) -> Iterator[Finding]:
+    """Find workers that take nothing although they could."""
+    for info, queue in silent(workers, counts, queues, SILENT_AFTER_S):
+        waits = spell((queue.oldest_ms or 0) / 1000)
+        found = f"pid {info.pid} on {info.host} runs nothing, but a job in queue {queue.name} is ready for {waits}"
+        remedy = "Read its log, and restart it: a worker that can reach the store takes a ready job at once."
+        yield Finding("workers", "fault", found, remedy)
 
 
 def _ready(counts: list[Counts]) -> str:

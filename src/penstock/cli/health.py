@@ -8,10 +8,11 @@ from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, write_json
 from penstock.cli.words import duration
 from penstock.client import Penstock
+from penstock.engine import QueueInfo, WorkerInfo
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
-from penstock.serving import live_workers, unserved
+from penstock.serving import SILENT_AFTER_S, live_workers, silent, unserved
 
 __all__ = ["health"]
 
@@ -35,11 +36,18 @@ class Health(Struct):
 
 @click.command()
 @click.option("--max-age", type=duration, help="A ready job that waits longer in an open queue is a fault.")
+@click.option(
+    "--silent-after",
+    type=duration,
+    default=spell(SILENT_AFTER_S),
+    show_default=True,
+    help="A worker that runs nothing although a job it would take has been ready for longer is a fault.",
+)
 @click.option("--min-workers", type=click.IntRange(min=0), default=1, show_default=True, help="Fewer are a fault.")
 @reaches_store
 @as_json
 @click.pass_context
-def health(ctx: click.Context, max_age: float | None, min_workers: int, as_json: bool) -> None:
+def health(ctx: click.Context, max_age: float | None, silent_after: float, min_workers: int, as_json: bool) -> None:
     """Say in one line whether the store answers, workers live, and work goes on; exit status 0 or 1.
 
     With --json, one document: {"healthy": true, "store": ..., "workers": ..., "faults": [...], ...}.
@@ -47,7 +55,7 @@ def health(ctx: click.Context, max_age: float | None, min_workers: int, as_json:
     found, default = Health(), ""
     try:
         with existing_store(ctx) as app:
-            found, default = _look(app), by_default(app)
+            found, default = _look(app, silent_after), by_default(app)
             default = default and f"; in {app.settings.url}{default}"
             found.faults += _faults(found, max_age, min_workers)
     except EngineError as error:
@@ -60,11 +68,11 @@ def health(ctx: click.Context, max_age: float | None, min_workers: int, as_json:
         ctx.exit(FAILED)
 
 
-def _look(app: Penstock) -> Health:
-    workers = app.workers()
-    without = unserved(workers, app.engine.counts())
+def _look(app: Penstock, silent_after_s: float) -> Health:
+    workers, queues, by_task = app.workers(), app.engine.queues(), app.engine.counts()
+    without = unserved(workers, by_task)
     counts = app.counts().values()
-    oldest = [queue.oldest_ms for queue in app.engine.queues() if queue.oldest_ms is not None and not queue.paused]
+    oldest = [queue.oldest_ms for queue in queues if queue.oldest_ms is not None and not queue.paused]
     return Health(
         store=app.engine.describe().url,
         workers=len(live_workers(workers)),
@@ -73,7 +81,13 @@ def _look(app: Penstock) -> Health:
         unserved=sum(one.states[State.READY] for one in without),
         buried=sum(states["buried"] for states in counts),
         oldest_ready_ms=max(oldest, default=None),
+        faults=[_silence(info, queue) for info, queue in silent(workers, by_task, queues, silent_after_s)],
     )
+
+
+def _silence(info: WorkerInfo, queue: QueueInfo) -> str:
+    waits = spell((queue.oldest_ms or 0) / 1000)
+    return f"worker pid {info.pid} on {info.host} runs nothing, but a job in queue {queue.name} is ready for {waits}"
 
 
 def _faults(found: Health, max_age_s: float | None, min_workers: int) -> list[str]:

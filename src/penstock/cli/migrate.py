@@ -4,6 +4,7 @@ import click
 
 from penstock.cli.access import reaches_store, store
 from penstock.cli.exits import STORE
+from penstock.cli.outbox import make_outbox
 from penstock.engine import Examination
 from penstock.engines.open import examine, without_password
 from penstock.model.errors import StoreInvalid
@@ -16,7 +17,7 @@ __all__ = ["migrate"]
 @reaches_store
 @click.pass_context
 def migrate(ctx: click.Context, dry_run: bool) -> None:
-    """Bring the store to this version's schema; make it if there is none.
+    """Bring the store to this version's schema; make it if there is none, and the table of the outbox if there is one.
 
     Workers and applications do the same when they open a store. A newer schema is refused and left as it is.
     """
@@ -29,11 +30,13 @@ def migrate(ctx: click.Context, dry_run: bool) -> None:
         shown = without_password(url)
         if dry_run:
             click.echo(_told(shown, found, before.known_schema, "would go"))
+            make_outbox(app, dry_run=True)
             if found > before.known_schema:
                 ctx.exit(STORE)
             return
         schema = app.engine.describe().schema
-    click.echo(_told(shown, found, schema, "went"))
+        click.echo(_told(shown, found, schema, "went"))
+        make_outbox(app)
 
 
 def _fault(examined: Examination) -> str:

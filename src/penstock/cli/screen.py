@@ -1,13 +1,15 @@
 """What commands write: tables and pages for people, one JSON document for programs, questions."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Union
 
 import click
 import msgspec
 from msgspec import Struct
 
+from penstock.engine import MOST_AT_ONCE
 from penstock.model.durations import spell
 from penstock.model.job import ErrorInfo
 from penstock.model.states import State
@@ -27,6 +29,7 @@ __all__ = [
     "console",
     "moment",
     "number",
+    "progress_bar",
     "short",
     "show",
     "show_table",
@@ -197,9 +200,9 @@ def number(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def write_json(document: Any) -> None:
-    """Write one JSON document on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+def write_json(document: Any, err: bool = False) -> None:
+    """Write one JSON document on stdout, or on stderr where stdout is taken."""
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2), err=err)
 
 
 def styled(text: str, style: str) -> "Text":
@@ -261,3 +264,17 @@ def confirm(question: str, yes: bool) -> None:
         raise
     if not agreed:
         raise click.ClickException("Nothing was changed.")
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal when there is more than one step."""
+    screen = console(stderr=True)
+    if total <= MOST_AT_ONCE or not screen.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=screen, transient=True) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda step: progress.advance(bar, step)

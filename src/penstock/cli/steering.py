@@ -1,7 +1,6 @@
 """`penstock jobs kick`, `cancel`, `bury`, `delete` and `reschedule`: one change for many jobs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,7 +9,7 @@ from msgspec.structs import replace
 
 from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.exits import FAILED
-from penstock.cli.screen import as_json, confirm, console, number, write_json
+from penstock.cli.screen import as_json, confirm, number, progress_bar, write_json
 from penstock.cli.selection import count_matching, filtered, make_filter, matching
 from penstock.cli.words import duration, moment, read_ids
 from penstock.engine import (
@@ -161,7 +160,7 @@ def alter_matching(engine: Engine, verb: Verb, alteration: Alteration, which: Fi
         return tally
     told = ", ".join(f"{number:,} {state}" for state, number in sorted(counted.items()) if number)
     confirm(f"{verb.present} {number(counted.total(), 'job')} ({told})?", yes)
-    with _progress(verb.past.capitalize(), counted.total()) as advance:
+    with progress_bar(verb.past.capitalize(), counted.total()) as advance:
         for page in matching(engine, which):
             tally.add(engine.alter([job.id for job in page.jobs], alteration))
             advance(len(page.jobs))
@@ -188,17 +187,3 @@ def report(tally: Tally, verb: Verb, as_json: bool) -> None:
         click.echo(f"{one.id} was left alone: {one.refused}", err=True)
     if len(tally.left_alone) > _SHOWN:
         click.echo(f"{len(tally.left_alone) - _SHOWN:,} more were left alone.", err=True)
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal when there is more than one step."""
-    screen = console(stderr=True)
-    if total <= MOST_AT_ONCE or not screen.is_terminal:
-        yield lambda _: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=screen, transient=True) as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda step: progress.advance(bar, step)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from penstock.engine import Clock, Engine, Examination
 from penstock.model.durations import seconds
 from penstock.model.errors import DurationInvalid, EngineUnknown
+from penstock.outbox import Outbox
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["check_url", "examine", "is_there", "open_engine", "without_password"]
+__all__ = ["check_outbox", "check_url", "examine", "is_there", "open_engine", "open_outbox", "without_password"]
 
-_PLANNED = ("redis", "rediss", "unix", "postgresql", "postgres", "http", "https")
+_PLANNED = ("http", "https")
 _LONGEST_NAME = 255 - len("-penstock")
 _FILE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 
@@ -28,6 +29,12 @@ def open_engine(url: str, *, clock: Clock | None = None) -> Engine:
 
     - `sqlite:///relative.db`, `sqlite:////absolute/path.db`, with `?durability=full|normal`, `timeout=5s` (how long a
       call may wait for the file) and `keep_jobs=100000` (ended jobs kept per queue);
+    - `postgresql://user:password@host:5432/database` (also `postgres://`), with `?schema=penstock` (where the tables
+      are), `timeout=5s` (how long a call may take), `keep_jobs=100000`, `prepare=off` (for a pooler that does not bear
+      prepared statements), and every option of libpq, as `sslmode=verify-full`;
+    - `redis://[[user]:password@]host:6379/0`, `rediss://` (TLS), `unix:///path.sock?db=0`,
+      `redis+sentinel://host1,host2/service/0`, `redis+cluster://host1,host2`, with `?prefix=penstock` (what all keys
+      begin with), `timeout=5s`, `keep_jobs=100000` and `any_eviction=yes` (take a server that may throw jobs away);
     - `memory://` is a store of this call's own, `memory://name` one for all who ask for the name in this process.
 
     Raises:
@@ -37,9 +44,7 @@ def open_engine(url: str, *, clock: Clock | None = None) -> Engine:
     'memory'
     """
     kind, parts, options = _read(url)
-    from penstock.engines.clock import SystemClock
-
-    return kind.open(parts, options, clock or SystemClock())
+    return kind.open(parts, options, clock)
 
 
 def check_url(url: str) -> None:
@@ -67,10 +72,8 @@ def is_there(url: str) -> bool:
     Raises:
         EngineUnknown: the URL is wrong, as `open_engine` says.
     """
-    if url.lower().startswith("memory:"):
-        return True
-    check_url(url)
-    return os.path.exists(_path_in(url))
+    kind, parts, options = _read(url)
+    return kind.is_there(parts, options)
 
 
 def examine(url: str, *, deep: bool = False) -> Examination:
@@ -82,12 +85,50 @@ def examine(url: str, *, deep: bool = False) -> Examination:
     Raises:
         EngineUnknown: the URL is wrong, as `open_engine` says.
     """
-    if url.lower().startswith("memory:"):
-        return Examination(exists=True)
-    check_url(url)
-    from penstock.engines.sqlite.inspection import inspect
+    kind, parts, options = _read(url)
+    return kind.examine(parts, options, deep)
 
-    return inspect(_path_in(url), deep=deep)
+
+def open_outbox(url: str) -> Outbox:
+    """Open the outbox in the user's own database: `sqlite:///app.db`, or `postgresql://...` as libpq takes it.
+
+    Raises:
+        EngineUnknown: no outbox can be there; says what would be right.
+    """
+    check_outbox(url)
+    if _scheme(url) == "sqlite":
+        from penstock.engines.sqlite.outbox import SqliteOutbox
+
+        return SqliteOutbox(_path_in(_split(url)))
+    shown = without_password(url)
+    try:
+        from penstock.engines.postgres.outbox import PostgresOutbox
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise EngineUnknown(shown, f"{shown!r} needs psycopg; install penstock[postgres].") from error
+    return PostgresOutbox(url, shown)
+
+
+def check_outbox(url: str) -> None:
+    """Refuse a URL at which no outbox can be, without opening anything.
+
+    Raises:
+        EngineUnknown: says what would be right.
+    """
+    shown, scheme = without_password(url), _scheme(url)
+    if scheme == "sqlite":
+        parts = _split(url)
+        _check_sqlite(url, parts)
+        _options(url, parts, {})
+    elif scheme not in ("postgresql", "postgres"):
+        raise EngineUnknown(
+            shown, f"{shown!r} names no database for an outbox; write sqlite:///app.db or postgresql://user@host/app."
+        )
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
 
 
 def without_password(url: str) -> str:
@@ -103,19 +144,88 @@ def _check_sqlite(url: str, parts: "SplitResult") -> None:
         raise EngineUnknown(
             shown, f"{shown!r} has two slashes; write three for a relative path: {meant}, four for an absolute one."
         )
-    path = _path_in(url)
+    path = _path_in(parts)
     if not path or path.endswith("/"):
         raise EngineUnknown(shown, f"{shown!r} names no file; write sqlite:///penstock.db.")
     if path == ":memory:" or not _could_be_a_file(path):
         raise EngineUnknown(shown, f"{path!r} names no file; write sqlite:///penstock.db, or memory:// for tests.")
 
 
-def _open_sqlite(parts: "SplitResult", options: dict[str, Any], clock: Clock) -> Engine:
-    from urllib.parse import unquote
-
+def _open_sqlite(parts: "SplitResult", options: dict[str, Any], clock: Clock | None) -> Engine:
     from penstock.engines.sqlite import SqliteEngine
 
-    return SqliteEngine(unquote(parts.path.removeprefix("/")), clock=clock, **options)
+    return SqliteEngine(_path_in(parts), clock=clock, **options)
+
+
+def _is_file(parts: "SplitResult", _: dict[str, Any]) -> bool:
+    return os.path.exists(_path_in(parts))
+
+
+def _examine_sqlite(parts: "SplitResult", _: dict[str, Any], deep: bool) -> Examination:
+    from penstock.engines.sqlite.inspection import inspect
+
+    return inspect(_path_in(parts), deep=deep)
+
+
+def _check_redis(url: str, parts: "SplitResult") -> None:
+    shown = without_password(url)
+    _find_driver("hiredis", "redis", shown)
+    from penstock.engines.redis.opening import check
+
+    try:
+        check(parts)
+    except ValueError as error:
+        raise EngineUnknown(shown, f"{shown!r} cannot be used: {error}.") from error
+
+
+def _open_redis(parts: "SplitResult", options: dict[str, Any], clock: Clock | None) -> Engine:
+    from penstock.engines.redis.opening import open_redis
+
+    return open_redis(parts, options, clock)
+
+
+def _is_on_redis(parts: "SplitResult", options: dict[str, Any]) -> bool:
+    from penstock.engines.redis.opening import is_there
+
+    return is_there(parts, options)
+
+
+def _examine_redis(parts: "SplitResult", options: dict[str, Any], deep: bool) -> Examination:
+    from penstock.engines.redis.opening import examine
+
+    return examine(parts, options, deep)
+
+
+def _check_postgres(url: str, parts: "SplitResult") -> None:
+    shown = without_password(url)
+    if "/" in parts.path.removeprefix("/"):
+        raise EngineUnknown(shown, f"{shown!r} names no database; write postgresql://user@host:5432/database.")
+    _find_driver("psycopg", "postgres", shown)
+
+
+def _open_postgres(parts: "SplitResult", options: dict[str, Any], clock: Clock | None) -> Engine:
+    from penstock.engines.postgres.opening import open_postgres
+
+    return open_postgres(parts, options, clock)
+
+
+def _is_on_postgres(parts: "SplitResult", options: dict[str, Any]) -> bool:
+    from penstock.engines.postgres.opening import is_there
+
+    return is_there(parts, options)
+
+
+def _examine_postgres(parts: "SplitResult", options: dict[str, Any], deep: bool) -> Examination:
+    from penstock.engines.postgres.opening import examine
+
+    return examine(parts, options, deep)
+
+
+def _find_driver(name: str, extra: str, shown: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(name) is None:
+        raise EngineUnknown(shown, f"{shown!r} needs {name}, which is not installed: pip install 'penstock[{extra}]'.")
 
 
 def _split(url: str) -> "SplitResult":
@@ -131,10 +241,10 @@ def _split(url: str) -> "SplitResult":
     return parts
 
 
-def _path_in(url: str) -> str:
+def _path_in(parts: "SplitResult") -> str:
     from urllib.parse import unquote
 
-    return unquote(_split(url).path.removeprefix("/"))
+    return unquote(parts.path.removeprefix("/"))
 
 
 def _could_be_a_file(path: str) -> bool:
@@ -145,7 +255,7 @@ def _could_be_a_file(path: str) -> bool:
     return b"\0" not in os.fsencode(path) and all(len(name) <= _LONGEST_NAME for name in names)
 
 
-def _open_memory(parts: "SplitResult", _: dict[str, Any], clock: Clock) -> Engine:
+def _open_memory(parts: "SplitResult", _: dict[str, Any], clock: Clock | None) -> Engine:
     from penstock.engines.memory import MemoryEngine
 
     name = parts.netloc + parts.path
@@ -215,22 +325,104 @@ def _keep_jobs(text: str) -> tuple[str, int]:
     return "max_ended", int(text)
 
 
+def _schema(text: str) -> tuple[str, str]:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,47}", text) or text.lower().startswith("pg_"):
+        raise ValueError("it is 1 to 48 of the characters A-Z a-z 0-9 _, without a digit or pg_ at its beginning.")
+    return "schema", text
+
+
+def _prepare(text: str) -> tuple[str, bool]:
+    if text not in ("on", "off"):
+        raise ValueError("it is on or off.")
+    return "prepare", text == "on"
+
+
+def _of_libpq(name: str) -> Callable[[str], tuple[str, Any]]:
+    return lambda text: (f"libpq {name}", text)
+
+
+def _prefix(text: str) -> tuple[str, str]:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        raise ValueError("it is 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    return "prefix", text
+
+
+def _any_eviction(text: str) -> tuple[str, bool]:
+    if text not in ("yes", "no"):
+        raise ValueError("it is yes or no.")
+    return "any_eviction", text == "yes"
+
+
+def _db(text: str) -> tuple[str, int]:
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError("it is the number of a database.")
+    return "db", int(text)
+
+
+def _always_there(_: "SplitResult", __: dict[str, Any]) -> bool:
+    return True
+
+
+def _nothing_to_examine(_: "SplitResult", __: dict[str, Any], ___: bool) -> Examination:
+    return Examination(exists=True)
+
+
 class _Kind(NamedTuple):
     """An engine as URLs name it.
 
     Attributes:
         check: refuses a URL that has not its form.
         options: what reads each option that may follow the `?`.
+        open: opens it, with a clock of the caller's or its own.
+        is_there: says whether there is a store, without making one.
+        examine: looks at the store from outside, perhaps deeply.
     """
 
     check: Callable[[str, "SplitResult"], None]
     options: dict[str, Callable[[str], tuple[str, Any]]]
-    open: Callable[["SplitResult", dict[str, Any], Clock], Engine]
+    open: Callable[["SplitResult", dict[str, Any], Clock | None], Engine]
+    is_there: Callable[["SplitResult", dict[str, Any]], bool]
+    examine: Callable[["SplitResult", dict[str, Any], bool], Examination]
 
+
+_REDIS = _Kind(
+    _check_redis,
+    {"prefix": _prefix, "timeout": _timeout, "keep_jobs": _keep_jobs, "any_eviction": _any_eviction},
+    _open_redis,
+    _is_on_redis,
+    _examine_redis,
+)
+
+#: Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_LIBPQ = (
+    *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "application_name"),
+    *("fallback_application_name", "client_encoding", "options", "connect_timeout", "tcp_user_timeout", "keepalives"),
+    *("keepalives_idle", "keepalives_interval", "keepalives_count", "target_session_attrs", "load_balance_hosts"),
+    *("sslmode", "sslcompression", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslcrldir", "sslsni"),
+    *("sslcertmode", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", "requirepeer"),
+    *("requiressl", "require_auth", "channel_binding", "gssencmode", "gsslib", "gssdelegation", "krbsrvname"),
+)
+
+_POSTGRES = _Kind(
+    _check_postgres,
+    {"schema": _schema, "timeout": _timeout, "keep_jobs": _keep_jobs, "prepare": _prepare}
+    | {name: _of_libpq(name) for name in _LIBPQ},
+    _open_postgres,
+    _is_on_postgres,
+    _examine_postgres,
+)
 
 _KINDS = {
     "sqlite": _Kind(
-        _check_sqlite, {"durability": _durability, "timeout": _timeout, "keep_jobs": _keep_jobs}, _open_sqlite
+        _check_sqlite,
+        {"durability": _durability, "timeout": _timeout, "keep_jobs": _keep_jobs},
+        _open_sqlite,
+        _is_file,
+        _examine_sqlite,
     ),
-    "memory": _Kind(lambda _url, _parts: None, {}, _open_memory),
+    **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), _REDIS),
+    **dict.fromkeys(("redis+cluster", "rediss+cluster"), _REDIS),
+    "unix": _REDIS._replace(options={**_REDIS.options, "db": _db}),
+    **dict.fromkeys(("postgresql", "postgres"), _POSTGRES),
+    "memory": _Kind(lambda _url, _parts: None, {}, _open_memory, _always_there, _nothing_to_examine),
 }

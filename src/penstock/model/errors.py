@@ -17,6 +17,7 @@ PenstockError
 │   ├── QueueFull                its queue is full; come back after `retry_after`
 │   ├── UniqueConflict           another live job holds its unique key
 │   └── IdempotencyConflict      its key or id was used before for another job
+├── ConnectionInvalid            no job can be added in the transaction of this connection
 ├── LeaseLost                    a process acts under a lease that is void or unknown
 └── EngineError
     ├── EngineUnavailable        the store cannot take this call now; try again
@@ -227,6 +228,10 @@ class IdempotencyConflict(JobRefused):
         )
 
 
+class ConnectionInvalid(PenstockError):
+    """What was given as connection= cannot carry a job; nothing was stored, and its transaction is as it was."""
+
+
 class LeaseLost(PenstockError):
     """A process acts under a lease that is void or unknown; `process` holds its id."""
 
@@ -291,7 +296,11 @@ class Unsupported(EngineError):
 
     def __init__(self, engine: str, capability: str) -> None:
         self.capability = capability
-        super().__init__(f"The {engine} engine does not support {capability}; do without, or use another engine.")
+        way_out = _INSTEAD.get(capability, "do without, or use another engine")
+        super().__init__(f"The {engine} engine does not support {capability}; {way_out}.")
+
+
+_INSTEAD = {"transactions": "leave connection= out, or name your database as the setting `outbox`"}
 
 
 class Steering(BaseException):

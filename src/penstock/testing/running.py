@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import Any
 
 from penstock.client import Penstock
@@ -13,6 +14,7 @@ from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.task import new_id
 from penstock.worker.execution import Attempt, explain, prepare, succeed
+from penstock.worker.relay import carry
 
 __all__ = ["run_jobs"]
 
@@ -23,7 +25,7 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     Arguments, results, retries, `current_job` and what a task raises to steer its job are as in a worker. Whatever the
     runner, the function is called here: nothing interrupts it at its timeout, and a crash ends the test. Jobs that come
     while it runs are run too; one that waits for a retry is run when its time has come, so turn the clock and call
-    again. Jobs of commands stay where they are.
+    again. Jobs of commands stay where they are. What waits in the outbox, if there is one, is fetched first.
 
     Args:
         limit: most attempts; keeps jobs that enqueue each other from going on for ever.
@@ -43,6 +45,7 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     want = Want(tasks=tasks, free={"thread": 1, "process": 1}, limit=1)
     app.engine.enrol(WorkerInfo(id=process, tasks=tuple(tasks)), [process])
     for attempts in range(limit):
+        _fetch(app)
         app.engine.tend(process)
         claims = app.engine.exchange(process, 2 * attempts + 1, (), want).claims
         if not claims:
@@ -50,6 +53,14 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
         change = settle(claims[0], _run(app, claims[0]), random.random())
         app.engine.exchange(process, 2 * attempts + 2, (change,), None)
     return limit
+
+
+def _fetch(app: Penstock) -> None:
+    """Carry what was enqueued in transactions of the user's database, as a worker does."""
+    if app.outbox is not None:
+        with closing(app.outbox) as outbox:
+            while carry(outbox, app.engine):
+                continue
 
 
 def _run(app: Penstock, claim: Claim) -> Outcome:

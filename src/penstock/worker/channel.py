@@ -42,12 +42,15 @@ class Hello(Struct, frozen=True, tag="hello", kw_only=True):
     Attributes:
         tasks: each with its runner.
         queues: the queue of each task.
+        outbox: the URL of the user's database, from which jobs are fetched every `outbox_period` seconds.
     """
 
     url: str
     tasks: dict[str, str]
     queues: dict[str, str] = {}
     sources: tuple[str, ...] = ()
+    outbox: str | None = None
+    outbox_period: float = 1.0
 
 
 #: What is sent of a message that says what is wrong with an application.

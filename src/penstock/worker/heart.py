@@ -56,6 +56,10 @@ class Heart:
     Args:
         open_engine: called in the heart's own thread.
         tell: takes news for the supervisor; called in the heart's own thread.
+
+    Attributes:
+        renewed_at: when the leases were renewed last, in steady seconds.
+        trying_since: since when it asks without an answer; None while no call is under way or has failed.
     """
 
     def __init__(self, open_engine: Callable[[], Engine], tender: Tender, info: WorkerInfo, tell: Tell) -> None:
@@ -65,9 +69,10 @@ class Heart:
         self._leases: set[ProcessId] = set()
         self._deaths: list[Death] = []
         self._closing = False
-        self._known = False
+        self._known = self._introduced = False
         self._due = 0.0
         self.renewed_at = time.monotonic()
+        self.trying_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="penstock-heart", daemon=True)
 
     def begin(self) -> None:
@@ -151,6 +156,7 @@ class Heart:
         return True
 
     def _try(self, engine: Engine, patience: Patience) -> None:
+        self.trying_since = self.trying_since or time.monotonic()
         try:
             self._enrol(engine)
             self._renew(engine)
@@ -158,6 +164,7 @@ class Heart:
             patience.failed(error)
             if isinstance(error, EngineDown) and self._deaths:
                 self.begin_anew()
+            return
         except LeaseLost:
             log.warning(
                 "the supervisor's own lease lapsed and was voided by another worker (was this machine asleep?); "
@@ -167,6 +174,7 @@ class Heart:
             self._known = False
         else:
             patience.answered()
+        self.trying_since = None
 
     def _enrol(self, engine: Engine) -> None:
         with self._changed:
@@ -174,7 +182,7 @@ class Heart:
             if not new and (self._known or not (self._leases or self._deaths)):
                 return
         engine.enrol(self._info, (self._tender.id, *new))
-        first = not self._known
+        store = engine.describe() if new and not self._introduced else None  # if it fails, all is done again
         self._known = True
         with self._changed:
             self._to_enrol = [process for process in self._to_enrol if process not in new]
@@ -183,7 +191,8 @@ class Heart:
             else:
                 self._leases.update(process for process in new if not self._is_gone(process))
         if new:
-            self._tell(Enrolled(new, engine.describe() if first else None))
+            self._tell(Enrolled(new, store))
+            self._introduced = True
 
     def _is_gone(self, process: ProcessId) -> bool:
         """Say whether a process ended while it was being enrolled."""

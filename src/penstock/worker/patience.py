@@ -25,7 +25,7 @@ class Patience:
     def failing(self) -> bool:
         return self._failures > 0
 
-    def failed(self, error: EngineUnavailable) -> None:
+    def failed(self, error: Exception) -> None:
         self._failures += 1
         cause = f"{type(error).__name__}: {error}"
         if cause not in self._causes:

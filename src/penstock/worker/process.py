@@ -111,15 +111,23 @@ class Process:
             app = load_app(self._plan.app)
             if self._plan.url is not None:
                 app.redirect(self._plan.url)
-            url = app.settings.url
+            settings = app.settings
         except BaseException as error:  # noqa: BLE001 - the application's own code may raise anything while it is imported
             fault = "\n".join([import_fault(self._plan.app, error), *own_lines(error)])
             self._channel.send(Fault(bounded(fault, LONGEST_FAULT)))
             return STATUS_FAULT
         signal.signal(signal.SIGTERM, lambda *_: self._obey(Stop()))
         sources = _sources() if self._plan.reload else ()
-        self._channel.send(Hello(url=url, tasks=_runners_of(app.tasks), queues=_queues_of(app.tasks), sources=sources))
-        return self._follow(app, url)
+        hello = Hello(
+            url=settings.url,
+            tasks=_runners_of(app.tasks),
+            queues=_queues_of(app.tasks),
+            sources=sources,
+            outbox=settings.outbox,
+            outbox_period=settings.outbox_period,
+        )
+        self._channel.send(hello)
+        return self._follow(app, settings.url)
 
     def _follow(self, app: Penstock, url: str) -> int:
         """Do what the supervisor says until the pump has ended or the supervisor has gone."""

@@ -78,14 +78,13 @@ class Supervisor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        pause_s = self._pause_s()
-        for key, _ in self._selector.select(pause_s):
+        for key, _ in self._selector.select(self._pause_s()):
             key.data()
         while self._signals.got:
             self._take_signal(self._signals.got.popleft())
         while self._news:
             self._hear(self._news.popleft())
-        self._look(pause_s)
+        self._look()
 
     def _pause_s(self) -> float:
         """Look at the boards more often while something is about to be due."""
@@ -161,7 +160,7 @@ class Supervisor:
             why = "is private to each process, so a worker finds no jobs in it; use sqlite:///penstock.db."
             self._fail(FAULT, f"{hello.url} {why}")
         else:
-            self._upkeep.begin(hello.url, info, hello.queues)
+            self._upkeep.begin(hello, info)
             self._upkeep.enrol(member.id, info, hello.queues)
 
     def _take_fault(self, message: str) -> None:
@@ -218,11 +217,11 @@ class Supervisor:
 
     # -- watching ----------------------------------------------------------------------------------------------------
 
-    def _look(self, paused_s: float) -> None:
+    def _look(self) -> None:
         now = time.monotonic()
         if self._ends_at is not None and now > self._ends_at - LAST_S:
             self._upkeep.end_tending()
-        if self._watch.look(now, self._upkeep, paused_s) and (changed := self._sources.take_changed()):
+        if self._watch.look(now, self._upkeep) and (changed := self._sources.take_changed()):
             log.warning("%s changed; processes are replaced", ", ".join(changed))
             self._starts.hasten(now)
             self._rolling = list(self._members.values())

@@ -29,6 +29,7 @@ class Tending:
         queues: those that count for a burst; None counts all.
         tasks: those that count for a burst, each with its queue; may be replaced when the application changes.
         app: where the tasks were found.
+        more_to_come: whether jobs are on their way to the store, so that a burst does not end yet.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Tending:
         queues: Collection[str] | None = None,
         tasks: Mapping[str, str] | None = None,
         app: str = "",
+        more_to_come: Callable[[], bool] = lambda: False,
     ) -> None:
         self._open_engine, self._tender, self._heart, self._tell = open_engine, tender, heart, tell
         self._period_s = max(SHORTEST_PERIOD_S, lease_ms / 10_000)
         self.tasks = tasks or {}
         self._app, self._burst, self._queues = app, burst, queues
+        self._more_to_come = more_to_come
         self._lookout = Lookout(queues)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-tending", daemon=True)
@@ -130,6 +133,8 @@ class Tending:
                 return
 
     def _look_for_the_end(self, engine: Engine) -> None:
+        if self._more_to_come():
+            return  # asked before the store is looked at, where what was to come would be by now
         counts, queues = engine.counts(), engine.queues()
         if is_done(counts, queues, self.tasks, self._queues):
             self._tell(NothingLeft(what_is_left(counts, queues, self.tasks, self._queues)))

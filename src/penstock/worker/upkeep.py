@@ -1,16 +1,21 @@
-"""What a worker does for its store beside its processes: it renews leases, reports deaths and does the maintenance."""
+"""What a worker does for its store beside its processes: it renews leases, reports deaths, and tends it.
+
+Where there is an outbox, it also carries the jobs from there.
+"""
 
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from penstock.engine import Death, Engine, WorkerInfo
-from penstock.engines.open import open_engine
+from penstock.engines.open import open_engine, open_outbox
 from penstock.model.durations import spell
 from penstock.model.job import ProcessId
-from penstock.worker.channel import Plan
+from penstock.worker.channel import Hello, Plan
 from penstock.worker.heart import Heart, Tell
 from penstock.worker.introduction import names_of
+from penstock.worker.relay import Relay
 from penstock.worker.tender import Tender
 from penstock.worker.tending import Tending
 from penstock.worker.verdict import Verdict
@@ -21,7 +26,7 @@ log = logging.getLogger("penstock.worker")
 
 
 class Upkeep:
-    """Heartbeat and maintenance, each in a thread of its own; before `begin` there is no store, and nothing happens.
+    """Heartbeat, maintenance and relay, each in a thread of its own; before `begin` there is no store to care for.
 
     Args:
         burst: whether to tell when nothing is left to do.
@@ -33,13 +38,17 @@ class Upkeep:
         self._tender = Tender(lambda: not self._closed)
         self._heart: Heart | None = None
         self._tending: Tending | None = None
+        self._relay: Relay | None = None
         self._closed = False
 
-    def begin(self, url: str, info: WorkerInfo, tasks: Mapping[str, str]) -> None:
-        """Open the store; the maintenance waits for `begin_tending`."""
+    def begin(self, hello: Hello, info: WorkerInfo) -> None:
+        """Open the store; maintenance and relay wait for `begin_tending`."""
 
         def open_store() -> Engine:
-            return open_engine(url)
+            return open_engine(hello.url)
+
+        if hello.outbox is not None:
+            self._relay = Relay(partial(open_outbox, hello.outbox), open_store, hello.outbox_period)
 
         self._heart = Heart(open_store, self._tender, info, self._tell)
         self._tending = Tending(
@@ -50,8 +59,9 @@ class Upkeep:
             lease_ms=self._plan.lease_ms,
             burst=self._burst,
             queues=names_of(self._plan),
-            tasks=tasks,
+            tasks=hello.queues,
             app=self._plan.app,
+            more_to_come=lambda: self._relay is not None and not self._relay.done,
         )
         self._heart.begin()
 
@@ -59,6 +69,11 @@ class Upkeep:
     def renewed_at(self) -> float | None:
         """When the leases were renewed last; None before `begin`."""
         return None if self._heart is None else self._heart.renewed_at
+
+    @property
+    def trying_since(self) -> float | None:
+        """Since when the store was asked to renew them without an answer; None if it has answered."""
+        return None if self._heart is None else self._heart.trying_since
 
     def enrol(self, process: ProcessId, info: WorkerInfo, tasks: Mapping[str, str]) -> None:
         """Get a lease for a process, which knows these tasks."""
@@ -77,16 +92,23 @@ class Upkeep:
     def begin_tending(self) -> None:
         if self._tending is not None:
             self._tending.begin()
+        if self._relay is not None:
+            self._relay.begin()
 
     def end_tending(self) -> None:
-        """Let the maintenance come to its end, because the worker does."""
+        """Let maintenance and relay come to their end, because the worker does."""
         if self._tending is not None:
             self._tending.end()
+        if self._relay is not None:
+            self._relay.end()
 
     def close(self, until: float) -> None:
         """Report the last processes gone, so that nothing waits for a lease to lapse."""
+        self.end_tending()
         if self._tending is not None and self._tending.begun:
             self._tending.close(until - time.monotonic())
+        if self._relay is not None:
+            self._relay.close(until - time.monotonic())
         if self._heart is not None and not self._heart.close(until - time.monotonic()):
             log.warning(
                 "the store could not be told in time that this worker has ended; what its processes held is handed on "

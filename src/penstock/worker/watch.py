@@ -1,7 +1,6 @@
 """What a supervisor sees to while nothing happens: time limits, memory, processes that stand still, a silent store."""
 
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,15 +29,9 @@ class Watch:
     def __init__(self, plan: Plan, members: Mapping[int, Member]) -> None:
         self._plan, self._members = plan, members
         self._measured_at = 0.0
-        self._looked_at = time.monotonic()
 
-    def look(self, now: float, upkeep: Upkeep, paused_s: float) -> bool:
-        """Look at every process; say whether it was time to measure, once a second.
-
-        Args:
-            paused_s: how long the supervisor meant to pause since the last look.
-        """
-        still_s, self._looked_at = now - self._looked_at - paused_s, now
+    def look(self, now: float, upkeep: Upkeep) -> bool:
+        """Look at every process; say whether it was time to measure, once a second."""
         measure = now - self._measured_at >= MEASURE_EVERY_S
         for member in list(self._members.values()):
             member.keep_time(now)
@@ -50,7 +43,7 @@ class Watch:
         if measure:
             self._measured_at = now
             collect_strays(self._members.keys())
-            self._fence(now, still_s, upkeep)
+            self._fence(now, upkeep)
         return measure
 
     def _watch_starts(self, now: float) -> None:
@@ -59,20 +52,18 @@ class Watch:
         if starting is not None and not starting.stopping:
             starting.keep_starting(now, self._plan.start_ms / 1000)
 
-    def _fence(self, now: float, still_s: float, upkeep: Upkeep) -> None:
-        """End running jobs while the leases still hold, when the store has not answered for two thirds of one.
+    def _fence(self, now: float, upkeep: Upkeep) -> None:
+        """End running jobs while the leases still hold, when they were not renewed for two thirds of one.
 
         A process that holds nothing but undelivered outcomes keeps trying, because the fence decides.
-
-        Args:
-            still_s: how long this supervisor itself did nothing, which is no fault of the store.
         """
-        renewed_at = upkeep.renewed_at
-        if renewed_at is None or now - renewed_at < self._plan.lease_ms / 1500:
+        lease_s, renewed_at = self._plan.lease_ms / 1000, upkeep.renewed_at
+        if renewed_at is None or now - renewed_at < lease_s * 2 / 3:
             return
         why, verdict = "the store has not answered for two thirds of a lease", "its worker lost the store"
-        if still_s > (now - renewed_at) / 2:
-            why = f"this worker stood still for {spell(round(still_s, 1))} (SIGSTOP, a debugger or a paused machine)"
+        overdue_s = now - renewed_at - lease_s / 3
+        if now - (upkeep.trying_since or now) < overdue_s / 2:  # it hardly asked, which is no fault of the store
+            why = f"this worker stood still for {spell(round(overdue_s, 1))} (SIGSTOP, a debugger or a paused machine)"
             verdict = "its worker stood still and could not renew its lease"
         for member in self._members.values():
             if member.began_at is not None and member.verdict is None and member.board.running():

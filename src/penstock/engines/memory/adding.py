@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from penstock.engine import Added, AddRequest
+from penstock.engines.arriving import due_ms, expires_ms, retry_after_s
 from penstock.engines.memory.store import Store, with_error
 from penstock.model.errors import IdempotencyConflict, JobRefused, LeaseLost, PenstockError, QueueFull, UniqueConflict
 from penstock.model.job import ErrorInfo, Job, JobId, NewJob
 from penstock.model.states import WAITING, State
-
-SOONEST_RETRY_S, LATEST_RETRY_S, UNKNOWN_RETRY_S = 0.1, 60.0, 5.0
 
 
 @dataclass(slots=True)
@@ -111,13 +110,7 @@ def _check_room(store: Store, plan: Plan) -> None:
             continue
         overflow = store.unfinished(name) + count - less[name] - queue.max_jobs
         if overflow > 0:
-            raise QueueFull(name, queue.max_jobs, _retry_after(overflow, queue.rate))
-
-
-def _retry_after(overflow: int, rate: float) -> float:
-    if not rate:
-        return UNKNOWN_RETRY_S
-    return min(max(overflow / rate, SOONEST_RETRY_S), LATEST_RETRY_S)
+            raise QueueFull(name, queue.max_jobs, retry_after_s(overflow, queue.rate))
 
 
 def _commit(store: Store, plan: Plan, now: int) -> None:
@@ -137,7 +130,7 @@ def _make_way(store: Store, job: Job, successor: JobId, now: int) -> None:
 
 
 def _stored(new: NewJob, now: int) -> Job:
-    due_ms = now + new.delay_ms if new.run_at_ms is None else new.run_at_ms
+    due = due_ms(new, now)
     job = Job(
         id=new.id,
         state=State.READY,
@@ -150,6 +143,6 @@ def _stored(new: NewJob, now: int) -> Job:
         policy=new.policy,
         details=new.details,
         created_ms=now,
-        expires_ms=now + new.expires_in_ms if new.expires_in_ms is not None else new.expires_ms,
+        expires_ms=expires_ms(new, now),
     )
-    return replace(job, state=State.SCHEDULED, due_ms=due_ms) if due_ms > now else job
+    return job if due is None else replace(job, state=State.SCHEDULED, due_ms=due)

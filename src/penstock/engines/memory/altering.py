@@ -7,19 +7,9 @@ from msgspec.structs import replace
 from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
 from penstock.engines.checks import refusal
 from penstock.engines.memory.store import Store, with_error
+from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
 from penstock.model.job import ErrorInfo, Job, JobId
-from penstock.model.states import TRANSITIONS, Cause, State
-
-EDITS_KEPT = 5
-
-_CAUSES: dict[type, Cause] = {
-    Cancel: Cause.CANCEL,
-    Kick: Cause.KICK,
-    Edit: Cause.EDIT,
-    Reschedule: Cause.RESCHEDULE,
-    Bury: Cause.BURY,
-    Delete: Cause.DELETE,
-}
+from penstock.model.states import State
 
 
 def alter(store: Store, id: JobId, alteration: Alteration) -> Altered:
@@ -30,7 +20,7 @@ def alter(store: Store, id: JobId, alteration: Alteration) -> Altered:
     if job.state is State.RUNNING and isinstance(alteration, Cancel):
         _ask_to_stop(store, job)
         return Altered(id, job.state, job.state)
-    if job.state is State.RUNNING or (job.state, _CAUSES[type(alteration)]) not in TRANSITIONS:
+    if job.state is State.RUNNING or not may_alter(job.state, alteration):
         return Altered(id, job.state, job.state, refusal(job.state))
     refused = _refused_return(store, job, alteration)
     if refused is None:
@@ -67,8 +57,7 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
         case Edit():
             store.put(_edited(job, alteration))
         case Reschedule():
-            due_ms = now + alteration.delay_ms if alteration.run_at_ms is None else alteration.run_at_ms
-            store.put(replace(job, state=State.SCHEDULED, due_ms=due_ms))
+            store.put(replace(job, state=State.SCHEDULED, due_ms=rescheduled_ms(alteration, now)))
         case Bury():
             error = ErrorInfo(kind="buried", message=alteration.reason)
             store.end(with_error(job, error, now), State.BURIED)
@@ -80,18 +69,16 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
 
 def _bring_back(store: Store, before: Job, job: Job, now: int) -> None:
     """Make a job ready with new chances; a deadline that has passed would end it again, so it is lifted."""
-    counters = replace(job.counters, attempts=0, failures=0, crashes=0, suspect=False)
-    passed = job.expires_ms is not None and job.expires_ms <= now
     store.put(
         replace(
             job,
             state=State.READY,
-            counters=counters,
+            counters=forgive(job.counters),
             cancel_requested=False,
             error=None,
             due_ms=None,
             ended_ms=None,
-            expires_ms=None if passed else job.expires_ms,
+            expires_ms=lifted_ms(job.expires_ms, now),
         )
     )
     unique = job.details.unique
@@ -100,16 +87,12 @@ def _bring_back(store: Store, before: Job, job: Job, now: int) -> None:
 
 
 def _edited(job: Job, edit: Edit) -> Job:
-    details = job.details
-    if edit.tags is not None:
-        details = replace(details, tags=edit.tags)
-    if edit.envelope is not None:
-        old = job.envelope.decode("utf-8", "replace")
-        details = replace(details, edited_from=(*details.edited_from, old)[-EDITS_KEPT:])
-        job = replace(job, envelope=edit.envelope, crc=edit.crc)
+    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit)
     return replace(
         job,
         details=details,
+        envelope=envelope,
+        crc=crc,
         queue=job.queue if edit.queue is None else edit.queue,
         priority=job.priority if edit.priority is None else edit.priority,
     )

@@ -31,7 +31,8 @@ from penstock.engine import (
 )
 from penstock.engines import checks
 from penstock.engines.clock import SystemClock
-from penstock.engines.memory import adding, altering, exchanging, leasing, ledger, looking, tending
+from penstock.engines.loading import check_load
+from penstock.engines.memory import adding, altering, exchanging, leasing, ledger, loading, looking, tending
 from penstock.engines.memory.store import Queue, Store
 from penstock.model.errors import PenstockError, Unsupported
 from penstock.model.job import Change, Fence, Job, JobId, ProcessId
@@ -155,6 +156,11 @@ class MemoryEngine:
         )
 
     # -- steer --------------------------------------------------------------------------------------------------------
+
+    def load(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
+        check_load(jobs, "memory", self.capabilities)
+        with self._step() as store:
+            return [loading.load(store, job) for job in jobs]
 
     def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
         checks.check_ids(ids)

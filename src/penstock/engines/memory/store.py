@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple, NewType
 from msgspec.structs import replace
 
 from penstock.engine import Clock, WorkerInfo
+from penstock.engines.forms import history_with
 from penstock.model.errors import LeaseLost
-from penstock.model.job import HISTORY_KEPT, Claim, ErrorInfo, Fence, Job, JobId, ProcessId
+from penstock.model.job import Claim, ErrorInfo, Fence, Job, JobId, ProcessId
 from penstock.model.states import WAITING, State
 
 Fate = Literal["crashed", "released", "lost"]
@@ -294,5 +295,5 @@ def with_error(job: Job, error: ErrorInfo | None, now: int) -> Job:
     """Give the job with this error as its last, at the end of its history."""
     if error is None:
         return job
-    stamped = replace(error, at_ms=now)
-    return replace(job, error=stamped, history=(*job.history, stamped)[-HISTORY_KEPT:])
+    history = history_with(job.history, error, now)
+    return replace(job, error=history[-1], history=history)

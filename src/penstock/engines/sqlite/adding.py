@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from penstock.engine import Added, AddRequest
+from penstock.engines.arriving import due_ms, expires_ms, retry_after_s
+from penstock.engines.forms import details_out
 from penstock.engines.sqlite.ending import end_waiting, find_waiting
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import LaneKey, Step, details_out, texts
+from penstock.engines.sqlite.step import LaneKey, Step, texts
 from penstock.model.errors import IdempotencyConflict, JobRefused, LeaseLost, PenstockError, QueueFull, UniqueConflict
 from penstock.model.job import NO_DETAILS, ErrorInfo, Fence, JobId, NewJob, Unique
 from penstock.model.states import State
-
-_UNKNOWN_DRAIN_S, _SHORTEST_S, _LONGEST_S = 5.0, 0.1, 60.0
 
 
 def add_jobs(step: Step, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
@@ -104,19 +104,15 @@ class Adding:
         unfinished = int(self._step.db.execute(SQL["unfinished"], (queue,)).fetchone()[0])
         over = unfinished + self._step.counted(queue) + adding - limit
         if over > 0:
-            retry_after = min(max(over / rate, _SHORTEST_S), _LONGEST_S) if rate > 0 else _UNKNOWN_DRAIN_S
-            raise QueueFull(queue, limit, retry_after)
+            raise QueueFull(queue, limit, retry_after_s(over, rate))
 
     # -- storing ------------------------------------------------------------------------------------------------------
 
     def _store(self, job: NewJob) -> Added:
         step = self._step
-        due_ms = _due_ms(job, step.now_ms)
-        expires_ms = job.expires_ms
-        if job.expires_in_ms is not None:
-            expires_ms = step.now_ms + job.expires_in_ms
+        due = due_ms(job, step.now_ms)
         lane = step.lane(LaneKey(job.queue, job.task, job.fair_key, alone=False))
-        seq = step.draw_seq() if due_ms is None else 0
+        seq = step.draw_seq() if due is None else 0
         self._jobs.append(
             (
                 job.id,
@@ -126,13 +122,13 @@ class Adding:
                 step.policy(job.policy),
                 job.crc,
                 step.now_ms,
-                due_ms,
-                expires_ms,
+                due,
+                expires_ms(job, step.now_ms),
                 details_out(job.details),
                 job.envelope,
             )
         )
-        if due_ms is None:
+        if due is None:
             self._ready.append((lane, -job.priority, seq, job.id, step.now_ms))
             step.count(lane, State.READY, 1)
             step.work = True
@@ -225,11 +221,3 @@ def _is_plain(jobs: Sequence[NewJob]) -> bool:
         if details is not NO_DETAILS and (details.unique is not None or details.idempotency_key is not None):
             return False
     return len(jobs) == 1 or len({job.id for job in jobs}) == len(jobs)
-
-
-def _due_ms(job: NewJob, now_ms: int) -> int | None:
-    if job.delay_ms > 0:
-        return now_ms + job.delay_ms
-    if job.run_at_ms is not None and job.run_at_ms > now_ms:
-        return job.run_at_ms
-    return None

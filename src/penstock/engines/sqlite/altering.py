@@ -2,35 +2,16 @@
 
 from typing import Any, assert_never
 
-from msgspec.structs import replace
-
 from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
 from penstock.engines.checks import refusal
+from penstock.engines.forms import counters_in, counters_out, details_in, details_out
 from penstock.engines.sqlite.ending import Waiting, end_waiting
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import (
-    LaneKey,
-    Step,
-    counters_in,
-    counters_out,
-    details_in,
-    details_out,
-    numbers,
-)
+from penstock.engines.sqlite.step import LaneKey, Step, numbers
 from penstock.engines.sqlite.tending import forget_ended
+from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
 from penstock.model.job import Counters, Details, ErrorInfo, JobId
-from penstock.model.states import TRANSITIONS, Cause, State
-
-_EDITS_KEPT = 5
-
-_CAUSES: dict[type, Cause] = {
-    Cancel: Cause.CANCEL,
-    Kick: Cause.KICK,
-    Edit: Cause.EDIT,
-    Reschedule: Cause.RESCHEDULE,
-    Bury: Cause.BURY,
-    Delete: Cause.DELETE,
-}
+from penstock.model.states import State
 
 
 def alter(step: Step, id: JobId, alteration: Alteration) -> Altered:
@@ -52,7 +33,7 @@ def _alter_unfinished(step: Step, row: tuple[Any, ...], alteration: Alteration) 
     id = JobId(job.id)
     if job.due_ms is None and not row[-1]:
         return _alter_running(step, job, alteration)
-    if (job.state, _CAUSES[type(alteration)]) not in TRANSITIONS:
+    if not may_alter(job.state, alteration):
         return Altered(id, job.state, job.state, refusal(job.state))
     return Altered(id, job.state, _change_waiting(step, job, row, alteration))
 
@@ -109,7 +90,7 @@ def _kick_scheduled(step: Step, job: Waiting, counters: Counters) -> None:
 
 
 def _reschedule(step: Step, job: Waiting, alteration: Reschedule) -> None:
-    due_ms = step.now_ms + alteration.delay_ms if alteration.run_at_ms is None else alteration.run_at_ms
+    due_ms = rescheduled_ms(alteration, step.now_ms)
     step.db.execute(SQL["reschedule"], (due_ms, job.id))
     if job.state is State.READY:
         step.db.execute(SQL["drop_ready"], (job.lane, job.rank, job.seq))
@@ -144,7 +125,7 @@ def _put_ready(step: Step, lane: int, rank: int, seq: int, id: str) -> None:
 
 def _alter_ended(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Altered:
     id, state = JobId(row[1]), State(row[3])
-    if (state, _CAUSES[type(alteration)]) not in TRANSITIONS:
+    if not may_alter(state, alteration):
         return Altered(id, state, state, refusal(state))
     if isinstance(alteration, Delete):
         forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
@@ -179,7 +160,7 @@ def _revive(step: Step, row: tuple[Any, ...], edit: Edit) -> None:
         "lane": lane,
         "rank": rank,
         "crc": crc,
-        "expires_ms": None if expires_ms is not None and expires_ms <= step.now_ms else expires_ms,
+        "expires_ms": lifted_ms(expires_ms, step.now_ms),
         "details": details_out(details),
         "envelope": envelope,
         "counters": counters_out(counters),
@@ -209,22 +190,3 @@ def alter_queue(step: Step, name: str, paused: bool | None, max_jobs: int | None
     if unlimited or max_jobs is not None:
         step.db.execute(SQL["set_max_jobs"], (None if unlimited else max_jobs, name))
         step.db.execute(SQL["count_bounds"])
-
-
-# -- values -----------------------------------------------------------------------------------------------------------
-
-
-def forgive(counters: Counters) -> Counters:
-    """Give a job new chances; what it has been through is kept where it costs nothing."""
-    return replace(counters, attempts=0, failures=0, crashes=0, suspect=False)
-
-
-def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tuple[Details, bytes, int | None]:
-    """Give details and envelope after an edit; the old envelope is kept in the details."""
-    if edit.tags is not None:
-        details = replace(details, tags=edit.tags)
-    if edit.envelope is None:
-        return details, envelope, crc
-    old = envelope.decode("utf-8", "replace")
-    details = replace(details, edited_from=(*details.edited_from, old)[-_EDITS_KEPT:])
-    return details, edit.envelope, edit.crc

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+from penstock.engines.forms import details_in, history_out
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import Step, details_in, history_with, texts
+from penstock.engines.sqlite.step import Step, texts
 from penstock.model.job import ErrorInfo
 from penstock.model.states import State
 
@@ -53,7 +54,7 @@ def end_waiting(step: Step, jobs: Sequence[Waiting], state: State, error: ErrorI
 
 def _ended_row(step: Step, job: Waiting, state: State, error: ErrorInfo | None) -> tuple[object, ...]:
     forget_ms = forget_at(step, job.policy, state)
-    history = history_with(job.history, error, step.now_ms)
+    history = history_out(job.history, error, step.now_ms)
     return step.draw_end(), state.value, step.now_ms, forget_ms, history, error is None, job.id
 
 

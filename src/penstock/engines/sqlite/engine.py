@@ -33,21 +33,24 @@ from penstock.engine import (
 )
 from penstock.engines import checks
 from penstock.engines.clock import SystemClock
+from penstock.engines.loading import check_load
 from penstock.engines.sqlite import altering, exchanging, leasing, ledger, reading
 from penstock.engines.sqlite.adding import add_jobs
 from penstock.engines.sqlite.ballast import Ballast
+from penstock.engines.sqlite.loading import load_jobs
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.schema import schema_version
+from penstock.engines.sqlite.schema import refuse_other_schema, schema_version
 from penstock.engines.sqlite.step import Catalog, CatalogStale, Step, texts
 from penstock.engines.sqlite.store import Store
 from penstock.engines.sqlite.tending import Tending
 from penstock.engines.sqlite.watching import NEWS, Bell, Ears
-from penstock.model.errors import EngineFull, EngineUnavailable, LeaseLost, PenstockError, Unsupported
+from penstock.engines.sqlite.within import Caller
+from penstock.model.errors import EngineFull, EngineUnavailable, LeaseLost, PenstockError
 from penstock.model.job import Change, Fence, Job, JobId, ProcessId
 
 _T = TypeVar("_T")
 
-_CAPABILITIES = frozenset({"ledger"})
+_CAPABILITIES = frozenset({"ledger", "transactions"})
 _POLL_S = 1.0
 _DUE_SLACK_MS = 2
 
@@ -106,12 +109,20 @@ class SqliteEngine:
         self._check_room()
         return self._do(lambda step: add_jobs(step, requests))
 
-    def add_within(
-        self,
-        connection: Any,  # noqa: ARG002
-        requests: Sequence[AddRequest],  # noqa: ARG002
-    ) -> list[list[Added] | PenstockError]:
-        raise Unsupported("sqlite", "transactions")
+    def add_within(self, connection: Any, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        checks.check_requests(requests, "sqlite", _CAPABILITIES)
+        self._check_room()
+        store = self._store
+        caller = Caller(connection, self.path, "store", timeout_s=store.timeout_s, turnstile=store.folder)
+        if not caller.in_transaction:
+            self._read(lambda _: None)  # makes the store where there is none, which needs the write lock
+        with caller.transaction(SQL["write_nothing"]) as db:
+            refuse_other_schema(db, self.path)
+            # Its catalog is its own: a rollback may take lanes back that it has made.
+            _, answers = self._run(lambda step: add_jobs(step, requests), Catalog(), db)
+        if all(isinstance(answer, PenstockError) for answer in answers):
+            caller.leave()
+        return answers
 
     def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
         checks.check_changes(changes, "sqlite", _CAPABILITIES)
@@ -195,6 +206,11 @@ class SqliteEngine:
         )
 
     # -- steer --------------------------------------------------------------------------------------------------------
+
+    def load(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
+        check_load(jobs, "sqlite", _CAPABILITIES)
+        self._check_room()
+        return self._do(lambda step: load_jobs(step, jobs))
 
     def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
         checks.check_ids(ids)

@@ -10,20 +10,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.engine import MOST_AT_ONCE, AddRequest, Answer, Want
+from penstock.engines.forms import counters_in, counters_out, details_in, history_out
 from penstock.engines.sqlite.adding import Adding
 from penstock.engines.sqlite.ending import end_waiting, find_waiting, forget_at, free_unique
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import (
-    Keys,
-    LaneKey,
-    Step,
-    counters_in,
-    counters_out,
-    details_in,
-    history_with,
-    numbers,
-    texts,
-)
+from penstock.engines.sqlite.step import Keys, LaneKey, Step, numbers, texts
 from penstock.model.job import Change, Claim, Fence, JobId, ProcessId
 from penstock.model.states import State
 
@@ -182,7 +173,7 @@ def _new_history(step: Step, change: Change) -> bytes | None:
     if change.error is None:
         return None
     stored = step.db.execute(SQL["history"], (change.id,)).fetchone()[0]
-    return history_with(stored, change.error, step.now_ms)
+    return history_out(stored, change.error, step.now_ms)
 
 
 def _requeue(step: Step, requeueing: Sequence[tuple[Change, Held]]) -> None:

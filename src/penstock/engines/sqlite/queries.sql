@@ -16,6 +16,10 @@ UPDATE meta SET epoch = ?, inode = ?
 -- name: void_all
 UPDATE processes SET void = 1
 
+-- name: write_nothing
+-- Takes the write lock, and changes nothing.
+UPDATE meta SET epoch = epoch WHERE 0
+
 -- name: numbers
 SELECT count FROM counters WHERE lane = 0 ORDER BY what
 
@@ -100,6 +104,25 @@ DELETE FROM uniques WHERE key = ? AND id = ? AND free_ms IS NULL
 
 -- name: live_claim
 SELECT 1 FROM claims WHERE token = ? AND number = ? AND id = ?
+
+-- Loading --------------------------------------------------------------------------------------------------------------
+
+-- name: stored_ids
+SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+UNION ALL SELECT id FROM ended WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: load_waiting
+INSERT INTO jobs (id, lane, rank, policy, crc, created_ms, expires_ms, details, envelope, claims, stage, counters,
+    claimed_ms, ran_us, process, progress, history, seq, due_ms, cancel, started, forgiven)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: load_ended
+INSERT INTO ended (id, lane, rank, policy, crc, created_ms, expires_ms, details, envelope, claims, stage, counters,
+    claimed_ms, ran_us, process, progress, history, ended, state, ended_ms, forget_ms, forgiven, degraded, result)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: skip_in_rate
+UPDATE queues SET sampled_finished = sampled_finished + ? WHERE queue = ?
 
 -- Exchange -------------------------------------------------------------------------------------------------------------
 

@@ -7,17 +7,9 @@ from typing import Any
 import msgspec
 
 from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerInfo, WorkerView
+from penstock.engines.forms import counters_in, details_in, history_in, progress_in
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import (
-    COUNTED,
-    Catalog,
-    counters_in,
-    details_in,
-    history_in,
-    numbers,
-    progress_in,
-    texts,
-)
+from penstock.engines.sqlite.step import COUNTED, Catalog, numbers, texts
 from penstock.model.job import Job, JobId, ProcessId
 from penstock.model.states import FINAL, State
 
@@ -103,7 +95,7 @@ class Reading:
         if which.text is not None:
             clauses.append(
                 "(instr(lower(j.id), lower(?)) OR instr(lower(CAST(j.envelope AS TEXT)), lower(?))"
-                " OR instr(lower(CAST(coalesce(j.history, '') AS TEXT)), lower(?)))"
+                " OR NOT j.forgiven AND instr(lower(json_extract(CAST(j.history AS TEXT), '$[#-1]')), lower(?)))"
             )
             values += [which.text] * 3
         return clauses, values

@@ -52,6 +52,18 @@ def check_schema(db: sqlite3.Connection, path: Path) -> int:
     return found
 
 
+def refuse_other_schema(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file without this version's schema, for those who cannot bring it to that.
+
+    Raises:
+        StoreInvalid: it holds no store.
+        SchemaMismatch: its store has another schema.
+    """
+    found, known = check_schema(db, path), schema_version()
+    if found < known:
+        raise SchemaMismatch(found, known, f"{path} has schema {found} of {known}; run `penstock migrate` first.")
+
+
 def _schema_of(db: sqlite3.Connection, path: Path) -> int:
     application = db.execute("PRAGMA application_id").fetchone()[0]
     if application == APPLICATION_ID:

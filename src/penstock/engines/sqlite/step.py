@@ -7,17 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from penstock.engines.forms import policy_in
 from penstock.engines.sqlite.queries import SQL
 from penstock.model.errors import StoreCorrupt
-from penstock.model.job import (
-    HISTORY_KEPT,
-    NO_COUNTERS,
-    NO_DETAILS,
-    Counters,
-    Details,
-    ErrorInfo,
-    Progress,
-)
 from penstock.model.retry import Policy
 from penstock.model.states import State
 
@@ -34,7 +26,6 @@ COUNTED = (
 )
 _CODES = {state: code for code, state in enumerate(COUNTED)}
 _FINISHED = len(COUNTED)
-_CACHED_COUNTERS = 4096
 
 
 class LaneKey(NamedTuple):
@@ -76,7 +67,7 @@ class Catalog:
             row = db.execute(SQL["policy_body"], (policy,)).fetchone()
             if row is None:
                 raise StoreCorrupt(f"The store has jobs with policy {policy}, which it does not know.")
-            value = self.policy_values[policy] = _decode_policy(row[0])
+            value = self.policy_values[policy] = policy_in(row[0])
         return value
 
 
@@ -230,60 +221,3 @@ def numbers(values: Iterable[int]) -> str:
 
 def texts(values: Iterable[str]) -> str:
     return msgspec.json.encode(list(values)).decode()
-
-
-# Stored forms of values. Most jobs have no details and few distinct counters, so both are cheap in the common case.
-
-_decode_policy = msgspec.json.Decoder(Policy).decode
-_decode_details = msgspec.json.Decoder(Details).decode
-_decode_counters = msgspec.json.Decoder(Counters).decode
-_decode_history = msgspec.json.Decoder(tuple[ErrorInfo, ...]).decode
-_decode_progress = msgspec.json.Decoder(Progress).decode
-_counters_out: dict[Counters, bytes | None] = {NO_COUNTERS: None}
-_counters_in: dict[bytes | None, Counters] = {None: NO_COUNTERS}
-
-
-def details_out(details: Details) -> bytes | None:
-    return None if details is NO_DETAILS or details == NO_DETAILS else msgspec.json.encode(details)
-
-
-def details_in(stored: bytes | None) -> Details:
-    return NO_DETAILS if stored is None else _decode_details(stored)
-
-
-def counters_out(counters: Counters) -> bytes | None:
-    if counters in _counters_out:
-        return _counters_out[counters]
-    stored = msgspec.json.encode(counters)
-    if len(_counters_out) < _CACHED_COUNTERS:
-        _counters_out[counters] = stored
-    return stored
-
-
-def counters_in(stored: bytes | None) -> Counters:
-    counters = _counters_in.get(stored)
-    if counters is None and stored is not None:
-        counters = _decode_counters(stored)
-        if len(_counters_in) < _CACHED_COUNTERS:
-            _counters_in[stored] = counters
-    return counters or NO_COUNTERS
-
-
-def history_in(stored: bytes | None) -> tuple[ErrorInfo, ...]:
-    return () if stored is None else _decode_history(stored)
-
-
-def history_with(stored: bytes | None, error: ErrorInfo | None, now_ms: int) -> bytes | None:
-    """Append an error, stamped with the store's time, and keep the last 20."""
-    if error is None:
-        return stored
-    stamped = msgspec.structs.replace(error, at_ms=now_ms)
-    return msgspec.json.encode((*history_in(stored), stamped)[-HISTORY_KEPT:])
-
-
-def progress_in(stored: bytes | None) -> Progress | None:
-    return None if stored is None else _decode_progress(stored)
-
-
-def row_values(rows: Iterable[tuple[Any, ...]], column: int) -> list[Any]:
-    return [row[column] for row in rows]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from penstock.engine import MOST_AT_ONCE, Taken, Tended
+from penstock.engines.forms import details_in
 from penstock.engines.sqlite.ending import Waiting, end_waiting
 from penstock.engines.sqlite.leasing import drop_if_empty, take_over
 from penstock.engines.sqlite.queries import SQL
-from penstock.engines.sqlite.step import Step, details_in, numbers, texts
+from penstock.engines.sqlite.step import Step, numbers, texts
 from penstock.model.job import ProcessId
 from penstock.model.states import State
 

@@ -14,11 +14,13 @@ from penstock.testing.conformance import (
     altering,
     exchanging,
     leasing,
+    loading,
     looking,
     noting,
     racing,
     tending,
     transitions,
+    within,
 )
 from penstock.testing.conformance.machine import machine as machine
 from penstock.testing.conformance.trial import EngineFactory as EngineFactory
@@ -26,7 +28,10 @@ from penstock.testing.conformance.trial import Trial as Trial
 
 
 class EngineConformance:
-    """All classes of the suite; subclass it under a name that begins with `Test`."""
+    """All classes of the suite; subclass it under a name that begins with `Test`.
+
+    What does not apply to an engine skips itself; set it to None to leave it out, as `TestWithin = None`.
+    """
 
     TestAdding = adding.Adding
     TestIdempotency = adding.Idempotency
@@ -48,6 +53,10 @@ class EngineConformance:
     TestFallingDue = tending.FallingDue
     TestExpiring = tending.Expiring
     TestForgetting = tending.Forgetting
+    TestLoading = loading.Loading
+    TestGoingOn = loading.GoingOn
+    TestLoadingKeys = loading.LoadingKeys
+    TestEdgeOfLoading = loading.EdgeOfLoading
     TestAltering = altering.Altering
     TestCancelling = altering.Cancelling
     TestKicking = altering.Kicking
@@ -63,6 +72,8 @@ class EngineConformance:
     TestWaiting = looking.Waiting
     TestHandles = looking.Handles
     TestRacing = racing.Racing
+    TestWithin = within.Within
+    TestNotWithin = within.NotWithin
 
 
 __all__ = ["EngineConformance", "EngineFactory", "Trial", "machine"]

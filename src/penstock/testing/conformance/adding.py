@@ -312,12 +312,6 @@ class EdgeOfAdding(Conformance):
             trial.add(ASKING[capability])
         assert trial.recount() == {}
 
-    def test_engine_without_transactions_refuses_add_within(self, trial: Trial) -> None:
-        if "transactions" in trial.engine.capabilities:
-            pytest.skip("the engine declares transactions")
-        with pytest.raises(Unsupported, match="transactions"):
-            trial.engine.add_within(object(), [])
-
     def test_capabilities_are_known_ones(self, trial: Trial) -> None:
         assert trial.engine.capabilities <= ALL_CAPABILITIES
         assert trial.engine.describe().capabilities == trial.engine.capabilities

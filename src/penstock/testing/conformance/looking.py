@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from penstock.engine import AddRequest, Cancel, Filter, Subject
+from penstock.engine import AddRequest, Bury, Cancel, Filter, Kick, Subject
 from penstock.model.job import Details, JobId
 from penstock.model.outcome import Ending
+from penstock.model.retry import Policy
 from penstock.model.states import State
 from penstock.testing.conformance.trial import P1, Conformance, EngineFactory, Trial, new_job
 
@@ -106,6 +107,15 @@ class Finding(Conformance):
         trial.end(claim, Ending.FAILED)
         assert [job.id for job in trial.engine.find(Filter(text="such ORDER")).jobs] == [claim.id]
         assert [job.id for job in trial.engine.find(Filter(text="valueerror")).jobs] == [claim.id]
+
+    def test_text_of_an_earlier_error_or_one_that_was_forgiven_is_not_found(self, trial: Trial) -> None:
+        claim = trial.run(policy=Policy(max_attempts=1))
+        trial.end(claim, Ending.FAILED)
+        trial.alter(claim.id, Kick())
+        assert trial.engine.find(Filter(text="such order")).jobs == ()
+        trial.alter(claim.id, Bury("not wanted"))
+        assert trial.engine.find(Filter(text="such order")).jobs == ()
+        assert [job.id for job in trial.engine.find(Filter(text="not wanted")).jobs] == [claim.id]
 
     @pytest.mark.parametrize("limit", [0, -1, 1001])
     def test_page_size_out_of_bounds_is_refused(self, trial: Trial, limit: int) -> None:

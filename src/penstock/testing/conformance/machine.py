@@ -38,9 +38,11 @@ from penstock.model.errors import JobRefused, PenstockError, QueueFull
 from penstock.model.job import (
     Change,
     Claim,
+    Counters,
     Details,
     ErrorInfo,
     Fence,
+    Job,
     JobId,
     LedgerEntry,
     NewJob,
@@ -51,7 +53,7 @@ from penstock.model.job import (
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Fixed, Policy
 from penstock.model.settle import settle
-from penstock.model.states import Cause, State
+from penstock.model.states import FINAL, Cause, State
 from penstock.testing.clock import TurnedClock
 from penstock.testing.conformance.trial import EngineFactory
 
@@ -273,6 +275,36 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
     )
 
 
+@st.composite
+def _loaded_jobs(draw: st.DrawFn) -> Job:
+    """Draw a job of another store without an id; its times lie around zero, to be added to the time of day."""
+    new = draw(_new_jobs())
+    state = draw(st.sampled_from([State.READY, State.READY, State.SCHEDULED, *sorted(FINAL)]))
+    history = tuple(
+        ErrorInfo("failed", message=f"odd {n}", at_ms=n) for n in range(draw(st.sampled_from([0, 0, 1, 21])))
+    )
+    return Job(
+        id=UNNAMED,
+        state=state,
+        task=new.task,
+        queue=new.queue,
+        envelope=new.envelope,
+        priority=new.priority,
+        policy=new.policy,
+        details=new.details,
+        counters=Counters(attempts=draw(st.sampled_from([0, 0, 1])), crashes=draw(st.sampled_from([0, 0, 1]))),
+        claim_number=draw(st.sampled_from([0, 0, 3])),
+        cancel_requested=not state.is_final and draw(st.booleans()),
+        created_ms=draw(st.sampled_from([-3000, -1000, 0])),
+        due_ms=draw(st.sampled_from([-1, 0, 1000])) if state is State.SCHEDULED else None,
+        expires_ms=draw(st.sampled_from([None, None, 1, 2000])),
+        ended_ms=draw(st.sampled_from([-5000, 0])) if state.is_final else None,
+        error=draw(st.sampled_from([None, history[-1]])) if history else None,
+        history=history[-20:],
+        result=b"3" if state is State.SUCCEEDED else None,
+    )
+
+
 # -- the machine ------------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +502,20 @@ class Rivals(RuleBasedStateMachine):
         ids = self._name_ids(picks)
         self.both(lambda side: side.engine.alter(ids, alteration))
 
+    @rule(jobs=st.lists(_loaded_jobs(), min_size=1, max_size=4), known=_picks)
+    def load(self, jobs: list[Job], known: int | None) -> None:
+        named = [self._name_loaded(job) for job in jobs]
+        if known is not None:
+            named.append(replace(named[0], id=self._name_ids([known])[0]))
+        self.both(lambda side: side.engine.load(named))
+
+    @rule(picks=_some)
+    def carry_away_and_back(self, picks: list[int]) -> None:
+        ids = self._name_ids(picks)
+        jobs = [job for job in self.model.engine.get(ids) if job is not None]
+        self.both(lambda side: side.engine.alter(ids, Delete()))
+        self.both(lambda side: side.engine.load([job for job in jobs if job.state is not State.RUNNING]))
+
     @rule(
         name=st.sampled_from(QUEUES),
         paused=st.sampled_from([None, True, False, False]),
@@ -534,6 +580,19 @@ class Rivals(RuleBasedStateMachine):
         """Give a drawn job its id."""
         self.jobs.append(replace(job, id=JobId(f"job-{len(self.jobs):03}")))
         return self.jobs[-1]
+
+    def _name_loaded(self, job: Job) -> Job:
+        """Give a drawn job of another store its id, and bring its times near the time of day."""
+        now = self.clock.wall_ms()
+        new = NewJob(id=UNNAMED, task=job.task, envelope=job.envelope, queue=job.queue, details=job.details)
+        return replace(
+            job,
+            id=self._name(new).id,
+            created_ms=now + job.created_ms,
+            due_ms=None if job.due_ms is None else now + job.due_ms,
+            expires_ms=None if job.expires_ms is None else now + job.expires_ms,
+            ended_ms=None if job.ended_ms is None else now + job.ended_ms,
+        )
 
     def _name_ids(self, picks: list[int]) -> tuple[JobId, ...]:
         return tuple(self._pick([*(job.id for job in self.jobs), GHOST], pick) for pick in picks)

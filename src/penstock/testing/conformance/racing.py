@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from penstock.engine import Added, AddRequest, Engine, Subject, Taken, Want, WorkerInfo
-from penstock.engines.clock import SystemClock
 from penstock.engines.open import open_engine
 from penstock.model.errors import LeaseLost
 from penstock.model.job import Claim, Details, ProcessId, Unique
@@ -49,7 +48,7 @@ class Racing(Conformance):
         adders = [(f"adder-{number}", "add", 500) for number in range(3)]
         workers = [(f"worker-{number}", "work", total) for number in range(3)]
         reports = race(url, [*adders, *workers])
-        engine = engine_factory.make(SystemClock())
+        engine = engine_factory.make(None)
         claims = Counter(name for report in reports for name in report["claimed"])
         assert (len(claims), set(claims.values())) == (total, {1})
         assert counted(engine) == {State.SUCCEEDED: total}
@@ -59,13 +58,13 @@ class Racing(Conformance):
     def test_jobs_that_many_add_at_once_are_stored_once(self, engine_factory: EngineFactory, url: str) -> None:
         reports = race(url, [(f"adder-{number}", "add_same", 200) for number in range(4)])
         assert sum(report["added"] for report in reports) == 200
-        assert counted(engine_factory.make(SystemClock())) == {State.READY: 200}
+        assert counted(engine_factory.make(None)) == {State.READY: 200}
 
     @pytest.mark.slow
     def test_unique_key_that_many_want_at_once_has_one_holder(self, engine_factory: EngineFactory, url: str) -> None:
         reports = race(url, [(f"adder-{number}", "add_unique", 100) for number in range(4)])
         assert sum(report["added"] for report in reports) == 100
-        assert counted(engine_factory.make(SystemClock())) == {State.READY: 100}
+        assert counted(engine_factory.make(None)) == {State.READY: 100}
 
     @pytest.mark.slow
     def test_jobs_of_killed_workers_are_done_by_the_others(self, engine_factory: EngineFactory, url: str) -> None:
@@ -75,7 +74,7 @@ class Racing(Conformance):
         claims = Counter(name for report in reports for name in report["claimed"])
         assert set(claims.values()) == {1}
         assert sum(report["taken"] for report in reports) > 0
-        engine = engine_factory.make(SystemClock())
+        engine = engine_factory.make(None)
         assert counted(engine) == {State.SUCCEEDED: 500}
         assert sum(view.running for view in engine.workers()) == 0
 

@@ -43,8 +43,12 @@ class EngineFactory(Protocol):
 
     url: str | None
 
-    def make(self, clock: Clock, *, max_ended: int = ...) -> Engine:
-        """Open the store; every call gives another handle on the same one."""
+    def make(self, clock: Clock | None, *, max_ended: int = ...) -> Engine:
+        """Open the store; every call gives another handle on the same one. Without a clock it reads its own."""
+        ...
+
+    def connect(self) -> Any:
+        """Give a new connection of the driver to the store's database; asked of engines with `transactions` only."""
         ...
 
     def discard(self) -> None:

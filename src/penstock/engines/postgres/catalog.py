@@ -1,0 +1,120 @@
+"""Numbers of lines and policies, as one engine knows them."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from penstock.engines.forms import policy_in
+from penstock.engines.postgres import wire
+from penstock.engines.postgres.store import Session, Store
+from penstock.model.errors import StoreCorrupt
+from penstock.model.job import Job, NewJob
+from penstock.model.retry import Policy
+
+
+class LineKey(NamedTuple):
+    """What makes jobs eligible together and equal in priority; rank is the negated priority."""
+
+    queue: str
+    task: str
+    fair_key: str
+    alone: bool
+    rank: int
+
+
+class Catalog:
+    """Looks lines and policies up once; they are never changed, and within an epoch no number is given again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lines: dict[LineKey, int] = {}
+        self._line_keys: dict[int, LineKey] = {}
+        self._policies: dict[Policy, int] = {}
+        self._policy_values: dict[int, Policy] = {}
+
+    def forget(self) -> None:
+        """Look everything up again: the store has become another one."""
+        for known in (self._lines, self._line_keys, self._policies, self._policy_values):
+            known.clear()
+
+    def lines_of(self, jobs: Iterable[NewJob]) -> list[int]:
+        """Give the lines of new jobs, made where they are missing."""
+        return self.lines([LineKey(job.queue, job.task, job.fair_key, False, -job.priority) for job in jobs])
+
+    def lines(self, keys: list[LineKey]) -> list[int]:
+        """Give the numbers of lines, made where they are missing."""
+        known = self._lines
+        try:
+            return [known[key] for key in keys]
+        except KeyError:
+            self._make_lines(list(dict.fromkeys(key for key in keys if key not in known)))
+        return [known[key] for key in keys]
+
+    def line(self, key: LineKey) -> int:
+        return self.lines([key])[0]
+
+    def line_keys(self, numbers: set[int]) -> dict[int, LineKey]:
+        """Give what lines stand for."""
+        known = self._line_keys
+        missing = numbers - known.keys()
+        if missing:
+            for row in self._store.rows("line_keys", wire.ints(list(missing))):
+                self._learn(row[0], LineKey(*row[1:]))
+            if numbers - known.keys():
+                raise StoreCorrupt(f"The store has jobs in lines {numbers - known.keys()}, which it does not know.")
+        return known
+
+    def policies_of(self, jobs: Iterable[NewJob | Job]) -> list[int]:
+        """Give the numbers of the policies of jobs, made where they are missing."""
+        values = [job.policy for job in jobs]
+        known = self._policies
+        try:
+            return [known[value] for value in values]
+        except KeyError:
+            for value in dict.fromkeys(values):
+                if value not in known:
+                    self._make_policy(value)
+        return [known[value] for value in values]
+
+    def policy_values(self, numbers: set[int]) -> dict[int, Policy]:
+        """Give policies by their numbers."""
+        known = self._policy_values
+        missing = numbers - known.keys()
+        if missing:
+            for number, body in self._store.rows("policy_bodies", wire.ints(list(missing))):
+                known[number] = policy_in(body)
+            if numbers - known.keys():
+                raise StoreCorrupt(
+                    f"The store has jobs with policies {numbers - known.keys()}, which it does not know."
+                )
+        return known
+
+    def _make_lines(self, keys: list[LineKey]) -> None:
+        values = (
+            wire.texts([key.queue for key in keys]),
+            wire.texts([key.task for key in keys]),
+            wire.texts([key.fair_key for key in keys]),
+            wire.bools([key.alone for key in keys]),
+            wire.ints([key.rank for key in keys]),
+        )
+
+        def make(session: Session) -> list[int]:
+            session.do("make_lines", *values)
+            return [row[0] for row in session.rows("find_lines", *values)]
+
+        for number, key in zip(self._store.step(make), keys, strict=True):
+            self._learn(number, key)
+
+    def _make_policy(self, value: Policy) -> None:
+        body = msgspec.json.encode(value)
+
+        def make(session: Session) -> int:
+            session.do("make_policy", value.keep_ms, body)
+            return int(session.value("policy_of", body))
+
+        number = self._store.step(make)
+        self._policies[value], self._policy_values[number] = number, value
+
+    def _learn(self, number: int, key: LineKey) -> None:
+        self._lines[key], self._line_keys[number] = number, key

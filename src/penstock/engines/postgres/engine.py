@@ -1,0 +1,382 @@
+"""The PostgreSQL engine: every verb of the protocol as one transaction, the busy ones as one statement."""
+
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from penstock.engine import (
+    MOST_AT_ONCE,
+    Added,
+    AddRequest,
+    Alteration,
+    Altered,
+    Answer,
+    Begun,
+    Clock,
+    Counts,
+    Death,
+    EngineInfo,
+    Filter,
+    Note,
+    Page,
+    QueueInfo,
+    Renewed,
+    Subject,
+    Tended,
+    Want,
+    WorkerInfo,
+    WorkerView,
+)
+from penstock.engines import checks
+from penstock.engines.loading import check_load
+from penstock.engines.postgres import adding, exchanging, leasing, ledger, listening, reading, wire
+from penstock.engines.postgres.altering import Altering, alter_queue
+from penstock.engines.postgres.catalog import Catalog
+from penstock.engines.postgres.inspection import durability
+from penstock.engines.postgres.leasing import Now
+from penstock.engines.postgres.loading import Loading
+from penstock.engines.postgres.schema import schema_version
+from penstock.engines.postgres.store import Row, Session, Store
+from penstock.engines.postgres.tending import Tending
+from penstock.engines.postgres.within import Caller
+from penstock.model.errors import EngineUnavailable, LeaseLost, PenstockError
+from penstock.model.job import Change, Fence, Job, JobId, NewJob, ProcessId
+
+_T = TypeVar("_T")
+
+_CAPABILITIES = frozenset({"ledger", "transactions"})
+_POLL_S = 1.0
+_RECEIVE_EVERY_S = 1.0
+#: After the listening began: a transaction that saw nobody wait has committed by then.
+_SETTLE_S = 0.01
+_DUE_SLACK_MS = 2
+_ONE_BOOT = "server"
+_LONGEST_LEAP_MS = 2000
+_ALL, _APPLY, _CLAIM = range(3)
+
+
+class PostgresEngine:
+    """Keeps jobs in a schema of a PostgreSQL database, 13 or newer; thread-safe, and usable after fork.
+
+    Connections are opened when they are needed, at most ten at once and one more that listens while somebody waits.
+
+    Attributes:
+        store: its connections.
+
+    Args:
+        conninfo: what libpq connects with, as a URL or as words.
+        schema: where the tables are; made on first use.
+        shown: the URL without its password.
+        prepare: whether statements are prepared on the server; turns itself off where a pooler does not bear it.
+        max_ended: how many ended jobs each queue keeps, buried ones not counted.
+        timeout_s: how long a call may take, connecting included, before it raises `EngineBusy`.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        schema: str = "penstock",
+        shown: str = "postgresql://",
+        prepare: bool = True,
+        clock: Clock | None = None,
+        max_ended: int = 100_000,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._clock, self._max_ended, self._shown = clock, max_ended, shown
+        self.store = Store(conninfo, schema=schema, shown=shown, timeout_s=timeout_s, prepares=prepare)
+        self._catalog = Catalog(self.store)
+        self._sight = exchanging.Sight()
+        self.store.forget = _forgetting(self._catalog, self._sight)
+        self._listener = listening.Listener(self.store)
+        self._received_s = 0.0
+        self._tended: tuple[int, float] | None = None
+        self._spares_until_s = 0.0
+        self._careful_until_s = 0.0
+        self._pid = os.getpid()
+        weakref.finalize(self, _let_go, self.store, self._listener).atexit = False
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return _CAPABILITIES
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        return self.store.step(lambda session: leasing.enrol(session, worker, processes, self._now(session)))
+
+    def add(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        checks.check_requests(requests, "postgresql", _CAPABILITIES)
+        if not all(request.jobs for request in requests):
+            return self._add_some(requests)
+        jobs = [job for request in requests for job in request.jobs]
+        if adding.is_plain(requests) and time.monotonic() > self._careful_until_s and self._store_plain(jobs):
+            return adding.stored(requests)
+        columns = adding.columns(self._catalog, requests)
+        return adding.answers(requests, self.store.rows("add_each", self._wall_ms(), False, True, *columns))
+
+    def _add_some(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        """Add what is not empty; of an empty request only the parent is looked at."""
+        some = [request for request in requests if request.jobs]
+        filled = iter(self.add(some) if some else [])
+        return [next(filled) if request.jobs else self._empty(request) for request in requests]
+
+    def _empty(self, request: AddRequest) -> list[Added] | PenstockError:
+        if request.parent is None:
+            return []
+        id, fence = request.parent
+        held = self.store.rows("held", id, fence.number, fence.token)
+        return [] if held else LeaseLost(f"of job {id}")
+
+    def _store_plain(self, jobs: Sequence[NewJob]) -> bool:
+        """Store jobs that are new, into queues without a bound; say whether they were."""
+        stored = self.store.row("add", self._wall_ms(), *adding.plain_columns(self._catalog, jobs))[0]
+        if stored is None:
+            self._careful_until_s = time.monotonic() + _POLL_S
+        return bool(stored)
+
+    def add_within(self, connection: Any, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
+        checks.check_requests(requests, "postgresql", _CAPABILITIES)
+        caller = Caller(connection, self.store)
+        columns = adding.columns(self._catalog, requests)
+        with caller.transaction() as session:
+            rows = session.rows("add_each", self._wall_ms(), True, True, *columns)
+        return adding.answers(requests, rows)
+
+    def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
+        checks.check_changes(changes, "postgresql", _CAPABILITIES)
+        checks.check_want(want)
+        if want is not None:
+            self._receive()
+        call = (process, beat, self._wall_ms())
+        columns = exchanging.change_columns(changes)
+        wanted = (*exchanging.want_columns(want), *self._sight.columns())
+        if any(change.follow_ups or change.ledger for change in changes):
+            rows = self.store.step(lambda session: self._in_parts(session, changes, call, columns, wanted))
+        else:
+            rows = self.store.rows("exchange", _ALL, *call, *columns, *wanted)
+        with self.store.translated():
+            return self._answer(process, beat, rows)
+
+    def _in_parts(
+        self,
+        session: Session,
+        changes: Sequence[Change],
+        call: tuple[Any, ...],
+        columns: tuple[Any, ...],
+        wanted: tuple[Any, ...],
+    ) -> list[Row]:
+        """Apply the changes, store what follows from those that came in time, then claim; all in one transaction."""
+        rows = session.rows("exchange", _APPLY, *call, *columns, *wanted)
+        head = exchanging.read_head(rows)
+        if not head.applied:
+            return rows
+        late = list(head.late)
+        for change in changes:
+            if change.id in late:
+                late.remove(change.id)
+                continue
+            for entry in change.ledger:
+                ledger.settle_entry(session, change.id, change.fence, entry)
+            for job in change.follow_ups:
+                one = adding.columns(self._catalog, [AddRequest((job,))])
+                session.rows("add_each", call[2], False, False, *one)
+        return session.rows("exchange", _CLAIM, *call, wire.texts(head.late), *columns[1:], *wanted)
+
+    def _answer(self, process: ProcessId, beat: int, rows: Sequence[Row]) -> Answer:
+        head = exchanging.read_head(rows)
+        if head.lost:
+            raise LeaseLost(process)
+        if head.before is not None or beat < 1:
+            raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {head.before or 0}.")
+        self._sight.learn(head)
+        return exchanging.read_answer(self._catalog, rows, head)
+
+    def renew(self, tender: ProcessId, leases: Sequence[ProcessId], deaths: Sequence[Death] = ()) -> Renewed:
+        return self.store.step(
+            lambda session: leasing.beat(session, self._catalog, tender, leases, deaths, self._now(session))
+        )
+
+    def tend(self, tender: ProcessId, limit: int = MOST_AT_ONCE) -> Tended:
+        self._receive(at_once=True)
+        return self.store.step(lambda session: self._tend(session, tender, limit))
+
+    def _tend(self, session: Session, tender: ProcessId, limit: int) -> Tended:
+        now = self._now(session)
+        voids = self._clock is not None or self._trusts_clock(session, now.steady_ms)
+        return Tending(session, self._catalog, limit, self._max_ended, now, voids=voids).run(tender)
+
+    def _trusts_clock(self, session: Session, now_ms: int) -> bool:
+        """Guard the leases against jumps of the server's clock.
+
+        Set back, leases that now reach too far are cut. Set forward, nothing is voided for as long as a lease lasts, so
+        that the living can renew first.
+        """
+        session.do("cut_leases", now_ms, now_ms)
+        here_s, before = time.monotonic(), self._tended
+        self._tended = now_ms, here_s
+        if before is not None and (now_ms - before[0]) - (here_s - before[1]) * 1000 > _LONGEST_LEAP_MS:
+            self._spares_until_s = here_s + session.value("longest_lease") / 1000
+        return here_s >= self._spares_until_s
+
+    def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
+        self._check_process()
+        until = time.monotonic() + timeout_s
+        with self._listener.waiting(_kinds_of(subject)) as ear:
+            settled = ear.listens
+            while not self._may_have_changed(subject, since, until):
+                left_s = until - time.monotonic()
+                pause_s = min(left_s, _POLL_S * random.uniform(0.8, 1.2))
+                if left_s <= 0 or ear.hears(pause_s):
+                    return
+                if ear.listens and not settled:
+                    settled = True
+                    ear.hears(min(left_s, _SETTLE_S))
+                    return
+                if not ear.listens and time.monotonic() > until - left_s + pause_s:
+                    return
+
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+        return self.store.step(
+            lambda session: ledger.begin(session, id, fence, (scope, key), keep_ms, self._now(session).wall_ms)
+        )
+
+    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
+        self.store.step(lambda session: ledger.record(session, id, fence, (scope, key), value))
+
+    def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
+        return self.store.step(lambda session: tuple(note.id for note in notes if not ledger.note(session, note)))
+
+    # -- look ---------------------------------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        return self._read(lambda: reading.Reading(self.store, self._catalog).get(ids))
+
+    def log(self, id: JobId) -> dict[int, str]:
+        return {attempt: ledger.log_text(body) for attempt, body in self.store.rows("logs", id)}
+
+    def find(self, which: Filter) -> Page:
+        checks.check_filter(which)
+        return self._read(lambda: reading.Reading(self.store, self._catalog).find(which))
+
+    def counts(self) -> list[Counts]:
+        return self._read(lambda: reading.read_counts(self.store))
+
+    def queues(self) -> list[QueueInfo]:
+        return self._read(lambda: reading.read_queues(self.store, self.store.row("now_ms", self._wall_ms())[0]))
+
+    def workers(self) -> list[WorkerView]:
+        if self._clock is not None:
+            return reading.read_workers(self.store, self._clock.steady_ms(), self._clock.boot())
+        return reading.read_workers(self.store, self.store.row("now_ms", None)[0], _ONE_BOOT)
+
+    def describe(self) -> EngineInfo:
+        row = self.store.row("describe", self.store.placed("penstock.meta"))
+        epoch, late, version, fsync, full_pages, commits, standby_names, size, standbys = row
+        return EngineInfo(
+            kind="postgresql",
+            url=self._shown,
+            durability=durability(fsync, full_pages, commits, standby_names, standbys),
+            version=version,
+            schema=schema_version(),
+            epoch=epoch,
+            capabilities=_CAPABILITIES,
+            late_results=late,
+            size_bytes=size,
+        )
+
+    # -- steer --------------------------------------------------------------------------------------------------------
+
+    def load(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
+        check_load(jobs, "postgresql", _CAPABILITIES)
+        return self.store.step(lambda session: Loading(session, self._catalog, self._now(session).wall_ms).run(jobs))
+
+    def alter(self, ids: Sequence[JobId], alteration: Alteration) -> list[Altered]:
+        checks.check_ids(ids)
+        checks.check_alteration(alteration)
+        self._receive()
+        return self.store.step(
+            lambda session: Altering(session, self._catalog, alteration, self._now(session).wall_ms).run(ids)
+        )
+
+    def alter_queue(
+        self, name: str, *, paused: bool | None = None, max_jobs: int | None = None, unlimited: bool = False
+    ) -> QueueInfo:
+        checks.check_queue(name)
+        self.store.step(lambda session: alter_queue(session, name, paused, max_jobs, unlimited))
+        return next((queue for queue in self.queues() if queue.name == name), QueueInfo(name=name))
+
+    def drain(self, workers: Sequence[str]) -> list[str]:
+        return self.store.step(lambda session: leasing.drain(session, workers))
+
+    def close(self) -> None:
+        self._check_process()
+        _let_go(self.store, self._listener)
+
+    # -- within -------------------------------------------------------------------------------------------------------
+
+    def _wall_ms(self) -> int | None:
+        return None if self._clock is None else self._clock.wall_ms()
+
+    def _now(self, session: Session) -> Now:
+        if self._clock is not None:
+            return Now(self._clock.wall_ms(), self._clock.steady_ms(), self._clock.boot())
+        now_ms = session.value("now_ms", None)
+        return Now(now_ms, now_ms, _ONE_BOOT)
+
+    def _read(self, query: Callable[[], _T]) -> _T:
+        self._receive()
+        with self.store.translated():
+            return query()
+
+    def _receive(self, *, at_once: bool = False) -> None:
+        """Take over what transactions of the application have committed, when there may be some."""
+        listener, now_s = self._listener, time.monotonic()
+        if at_once or self._clock is not None or listener.arrived or now_s - self._received_s > _RECEIVE_EVERY_S:
+            listener.arrived, self._received_s = False, now_s
+            self.store.rows("receive", self._wall_ms())
+
+    def _may_have_changed(self, subject: Subject, since: int, until: float) -> bool:
+        try:
+            return self._has_changed(subject, since, until)
+        except EngineUnavailable:
+            return False
+
+    def _has_changed(self, subject: Subject, since: int, until: float) -> bool:
+        """Ask for all at once; a due time counts if it comes while the caller means to sleep."""
+        left_ms = round((until - time.monotonic()) * 1000) - _DUE_SLACK_MS if subject.due else None
+        process = subject.process
+        values = (subject.queues is not None, since, wire.texts(subject.jobs), process, process, left_ms)
+        return bool(self.store.row("news", *values, self._wall_ms(), left_ms)[0])
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._listener.abandon()
+
+
+def _kinds_of(subject: Subject) -> tuple[int, ...]:
+    """Name what tells of a change to the subject, so that nothing else wakes its waiter."""
+    concerns = {
+        listening.WORK: subject.queues is not None,
+        listening.ENDS: bool(subject.jobs),
+        listening.DUE: subject.due,
+        listening.STEER: subject.process is not None,
+    }
+    return tuple(kind for kind, concerned in concerns.items() if concerned)
+
+
+def _forgetting(catalog: Catalog, sight: exchanging.Sight) -> Callable[[], None]:
+    def forget() -> None:
+        catalog.forget()
+        sight.forget()
+
+    return forget
+
+
+def _let_go(store: Store, listener: listening.Listener) -> None:
+    listener.close()
+    store.close()

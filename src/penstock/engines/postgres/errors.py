@@ -1,0 +1,118 @@
+"""What the driver, the server or a stored value says of a failure, in penstock's words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import psycopg
+from psycopg import errors
+
+from penstock.model.errors import (
+    EngineBusy,
+    EngineDown,
+    EngineError,
+    EngineFull,
+    EngineReadOnly,
+    StoreCorrupt,
+    StoreInvalid,
+)
+
+#: What may be tried again at once: another transaction was in the way.
+IN_THE_WAY = (errors.SerializationFailure, errors.DeadlockDetected)
+#: A pooler gave the statement to another server session than the one that prepared it.
+NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+
+_BUSY = (
+    *IN_THE_WAY,
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+    errors.TooManyConnections,
+    errors.IdleInTransactionSessionTimeout,
+)
+_FULL = (errors.DiskFull, errors.OutOfMemory)
+_AUTH = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
+
+
+class DeadlinePassed(Exception):
+    """The server did not answer in time; the connection is given up."""
+
+
+class Translator:
+    """Tells of the failures of one store.
+
+    Args:
+        shown: the store's URL without its password.
+    """
+
+    def __init__(self, shown: str, timeout_s: float) -> None:
+        self._shown, self._timeout_s = shown, timeout_s
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what the driver raises, and stored values that cannot be read, into penstock's errors."""
+        try:
+            yield
+        except (psycopg.Error, msgspec.DecodeError, DeadlinePassed, OSError) as error:
+            raise self.told(error) from error
+
+    def told(self, error: Exception) -> Exception:
+        """Give the error to raise in place of a driver's."""
+        if isinstance(error, DeadlinePassed):
+            return self.busy()
+        if isinstance(error, msgspec.DecodeError):
+            return self._damaged(error)
+        if isinstance(error, psycopg.Error):
+            return self._of_server(error)
+        return EngineDown(f"{self._shown} cannot be reached: {_text(error)}.")
+
+    def busy(self) -> EngineBusy:
+        return EngineBusy(
+            f"{self._shown} did not answer within {self._timeout_s:g} s. "
+            "Try again; `penstock doctor` shows who holds locks and how busy it is."
+        )
+
+    def _of_server(self, error: psycopg.Error) -> EngineError | ValueError:
+        if isinstance(error, psycopg.DataError) and not isinstance(error, errors.InvalidTextRepresentation):
+            return ValueError(f"The store cannot take this value: {_text(error)}.")
+        if isinstance(error, _BUSY):
+            return EngineBusy(f"{self._shown} is busy: {_text(error)}. Try again.")
+        if isinstance(error, _FULL):
+            return EngineFull(f"No room left on the server of {self._shown}: {_text(error)}. Free space on its disk.")
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            return EngineReadOnly(
+                f"{self._shown} cannot be written: {_text(error)}. "
+                "It may be a standby; name the primary in the URL, or add ?target_session_attrs=read-write."
+            )
+        return self._of_kind(error)
+
+    def _of_kind(self, error: psycopg.Error) -> EngineError:
+        text = _text(error)
+        if isinstance(error, errors.InvalidCatalogName) or ("does not exist" in text and error.sqlstate is None):
+            return StoreInvalid(f"{self._shown} names no database of this server: {text}. Make it with `createdb`.")
+        if isinstance(error, errors.InsufficientPrivilege):
+            return StoreInvalid(
+                f"{self._shown} may not be used by this role: {text}. "
+                "Its owner must run `penstock migrate`, or grant CREATE on the database to this role."
+            )
+        if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName):
+            return StoreInvalid(f"{self._shown} lacks what penstock keeps there: {text}. Run `penstock migrate`.")
+        if isinstance(error, errors.DataCorrupted | errors.IndexCorrupted):
+            return self._damaged(error)
+        if isinstance(error, _AUTH) or "password" in text:
+            return EngineDown(f"{self._shown} refuses this role: {text}. Check the user and the password in the URL.")
+        if "too many clients" in text or "remaining connection slots" in text:
+            return EngineBusy(
+                f"{self._shown} takes no more connections: {text}. Raise max_connections, or use a pooler."
+            )
+        if "timeout expired" in text or "timed out" in text:
+            return self.busy()
+        return EngineDown(f"{self._shown} failed: {text}.")
+
+    def _damaged(self, error: Exception) -> StoreCorrupt:
+        return StoreCorrupt(f"{self._shown} is damaged ({_text(error)}). Stop all workers and restore a backup.")
+
+
+def _text(error: BaseException) -> str:
+    """Give what was said, on one line and without a full stop."""
+    said = str(error) or type(error).__name__
+    return " ".join(said.split()).removesuffix(".")

@@ -1,0 +1,132 @@
+"""The schema: bringing it to this version, telling it from others' tables, and noticing that it was moved."""
+
+import secrets
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+import psycopg
+
+from penstock.engines.postgres.queries import placed, quoted
+from penstock.model.errors import SchemaMismatch, StoreInvalid
+from penstock.model.retry import DEFAULT_POLICY
+
+__all__ = ["found_schema", "prepare", "schema_version"]
+
+# Where the store stands: the cluster, its timeline (which a failover or a restore to a point in time changes) and the
+# database. What the role may not see is left out.
+_IDENTITY = """
+SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
+    CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+    (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+def schema_version() -> int:
+    """Give the schema that this version writes."""
+    return len(_migrations())
+
+
+def found_schema(db: psycopg.Connection[Any], schema: str, shown: str) -> int:
+    """Give the schema that is there, 0 for none; refuse tables of others.
+
+    Raises:
+        StoreInvalid: something else has tables by penstock's names.
+    """
+    name = quoted(schema)
+    query = "SELECT to_regclass(%s), to_regclass(%s)"
+    migrations, jobs = db.execute(query, (f"{name}.migrations", f"{name}.jobs")).fetchone() or (None, None)
+    if migrations is None and jobs is None:
+        return 0
+    if migrations is None or jobs is None:
+        raise StoreInvalid(
+            f"The schema {schema!r} of {shown} has tables of another program. "
+            "Give penstock a schema of its own, as in ?schema=penstock; nothing was changed."
+        )
+    row = db.execute(f"SELECT coalesce(max(version), 0) FROM {name}.migrations").fetchone()
+    return int(row[0]) if row else 0
+
+
+def prepare(db: psycopg.Connection[Any], schema: str, shown: str) -> str:
+    """Bring a schema to this version's, begin a new epoch if the store was moved, and give the epoch.
+
+    Raises:
+        StoreInvalid: something else has tables by penstock's names.
+        SchemaMismatch: it is newer than this version.
+    """
+    found, known = found_schema(db, schema, shown), schema_version()
+    if found > known:
+        raise SchemaMismatch(
+            found,
+            known,
+            f"{shown} has schema {found}, written by a newer penstock; this one knows up to {known}. "
+            "Upgrade penstock here; nothing was changed.",
+        )
+    if found < known:
+        _migrate(db, schema, shown)
+    return _check_identity(db, schema)
+
+
+def _migrate(db: psycopg.Connection[Any], schema: str, shown: str) -> None:
+    """Run the missing scripts, each in a transaction under one lock: a second migrator finds nothing to do."""
+    name = quoted(schema)
+    for version, (title, script) in enumerate(_migrations(), start=1):
+        with db.transaction():
+            db.execute("SELECT pg_advisory_xact_lock(hashtext(%s), 0)", (f"{name}.migrate",))
+            if found_schema(db, schema, shown) >= version:
+                continue
+            if version == 1:
+                _begin(db, name)
+            db.execute(placed(script, schema))
+            if version == 1:
+                _fill(db, name)
+            insert = f"INSERT INTO {name}.migrations (version, name) VALUES (%s, %s)"
+            db.execute(insert, (version, title))
+
+
+def _begin(db: psycopg.Connection[Any], name: str) -> None:
+    # IF NOT EXISTS asks for the right to create even where the schema is there.
+    if db.execute("SELECT to_regnamespace(%s)", (name,)).fetchone() == (None,):
+        db.execute(f"CREATE SCHEMA {name}")
+    db.execute(
+        f"CREATE TABLE {name}.migrations (version integer PRIMARY KEY, name text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+
+
+def _fill(db: psycopg.Connection[Any], name: str) -> None:
+    db.execute(
+        f"INSERT INTO {name}.meta (epoch, identity, created_ms)"
+        f" SELECT %s, ({_IDENTITY}), extract(epoch FROM now()) * 1000",
+        (secrets.token_hex(8),),
+    )
+    body = msgspec.json.encode(DEFAULT_POLICY)
+    insert = f"INSERT INTO {name}.policies (keep_ms, body) VALUES (%s, %s)"
+    db.execute(insert, (DEFAULT_POLICY.keep_ms, body))
+
+
+def _check_identity(db: psycopg.Connection[Any], schema: str) -> str:
+    """Void all leases of a store that was restored, copied or failed over: they belong to another history."""
+    name = quoted(schema)
+    query = f"SELECT identity, ({_IDENTITY}), epoch FROM {name}.meta"
+    row = db.execute(query).fetchone()
+    if row is None:
+        raise StoreInvalid(f"The schema {schema!r} has lost what it is; restore a backup, or drop it to begin anew.")
+    if row[0] == row[1]:
+        return str(row[2])
+    with db.transaction():
+        changed = db.execute(
+            f"UPDATE {name}.meta SET epoch = %s, identity = %s WHERE identity = %s",
+            (secrets.token_hex(8), row[1], row[0]),
+        )
+        if changed.rowcount:
+            db.execute(f"UPDATE {name}.processes SET void = true")
+    return _check_identity(db, schema)
+
+
+@cache
+def _migrations() -> tuple[tuple[str, str], ...]:
+    folder = resources.files(__package__) / "migrations"
+    scripts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    return tuple((script.name.removesuffix(".sql"), script.read_text()) for script in scripts)

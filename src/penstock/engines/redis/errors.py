@@ -1,0 +1,71 @@
+"""What Redis, the network or a stored value says of a failure, in penstock's words."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hiredis
+import msgspec
+
+from penstock.model.errors import EngineBusy, EngineDown, EngineError, EngineFull, EngineReadOnly, StoreCorrupt
+
+#: Answers by which a server says that it did nothing and may do it soon, or that another one does now.
+PASSING = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"})
+#: Those of them after which the address has to be looked up again.
+ELSEWHERE = frozenset({"READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN"})
+
+_REFUSED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+
+
+class Refusal(Exception):
+    """An answer that is an error; `code` is its first word."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.code = said.partition(" ")[0]
+
+
+class Translator:
+    """Tells of the failures of one store."""
+
+    def __init__(self, shown: str, timeout_s: float) -> None:
+        self._shown, self._timeout_s = shown, timeout_s
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what the driver, the system or a value that cannot be read raises into penstock's errors."""
+        try:
+            yield
+        except (Refusal, OSError, hiredis.HiredisError, msgspec.DecodeError, struct.error) as error:
+            raise self.told(error) from error
+
+    def told(self, error: Exception) -> EngineError:
+        """Give the error to raise in place of the driver's."""
+        if isinstance(error, Refusal):
+            return self._of_server(error)
+        if isinstance(error, TimeoutError):
+            return EngineBusy(
+                f"{self._shown} did not answer within {self._timeout_s:g} s. Try again; if it stays so, see "
+                "`redis-cli SLOWLOG GET` and the load of its machine."
+            )
+        if isinstance(error, OSError):
+            return EngineDown(f"{self._shown} cannot be reached: {error}. Check that it runs and the address is right.")
+        if isinstance(error, hiredis.HiredisError):
+            return EngineDown(f"{self._shown} does not speak as Redis does: {error}. Check host, port and TLS.")
+        return StoreCorrupt(
+            f"{self._shown} holds a value that cannot be read ({error}). Stop all workers and restore a backup."
+        )
+
+    def _of_server(self, error: Refusal) -> EngineError:
+        said = f"{self._shown} says: {error}."
+        if error.code == "OOM":
+            return EngineFull(f"{said} New jobs are refused until memory is free; running ones end. Raise maxmemory.")
+        if error.code == "MISCONF":
+            return EngineFull(f"{said} It cannot write to its disk; free space there, and it goes on by itself.")
+        if error.code == "READONLY":
+            return EngineReadOnly(f"{said} It is a replica; give the address of its master.")
+        if error.code in {"BUSY", "TRYAGAIN"}:
+            return EngineBusy(f"{said} Try again.")
+        if error.code in _REFUSED:
+            return EngineDown(f"{said} Check user and password in the URL, and the rights of that user.")
+        return EngineDown(said)

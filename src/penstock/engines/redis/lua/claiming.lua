@@ -1,0 +1,157 @@
+-- How claims are taken and told.
+-- include claims
+-- include telling
+-- include ends
+
+-- A heap of lines by the score of their heads; a line's jobs are fetched as they are needed.
+function my.fill(line, size)
+  local places = call('ZRANGE', P .. 'line:' .. line.name, line.taken, line.taken + size - 1, 'WITHSCORES')
+  line.ids, line.scores, line.at = {}, {}, 1
+  for at = 1, #places, 2 do
+    line.ids[#line.ids + 1], line.scores[#line.scores + 1] = places[at], tonumber(places[at + 1])
+  end
+  line.bodies, line.score = my.many_of('HMGET', 'jobs', line.ids), line.scores[1]
+end
+
+function my.sift(heap, at)
+  while true do
+    local least, left = at, 2 * at
+    if heap[left] and heap[left].score < heap[least].score then least = left end
+    if heap[left + 1] and heap[left + 1].score < heap[least].score then least = left + 1 end
+    if least == at then return end
+    heap[at], heap[least] = heap[least], heap[at]
+    at = least
+  end
+end
+
+function my.drop_top(heap)
+  heap[1] = heap[#heap]
+  heap[#heap] = nil
+  if heap[1] then my.sift(heap, 1) end
+end
+
+-- Pick from the one line that there is.
+function my.pick_from(line, free, limit, picked)
+  local most = math.min(limit - #picked.ids, free[line.runner] or 0)
+  while most > 0 and #picked.overdue < 1000 do
+    line.ids = call('ZRANGE', P .. 'line:' .. line.name, line.taken, line.taken + most - 1)
+    line.bodies, line.at = my.many_of('HMGET', 'jobs', line.ids), 1
+    if not line.ids[1] then break end
+    for _ = 1, #line.ids do my.take_head(line, picked, free) end
+    most = math.min(limit - #picked.ids, free[line.runner])
+  end
+end
+
+-- Put the job at the head of a line among those to claim, or among the overdue.
+function my.take_head(line, picked, free)
+  local at, size = line.at, #picked.ids + 1
+  local id, body = line.ids[at], line.bodies[at]
+  line.taken, line.at = line.taken + 1, at + 1
+  local expiry = my.has(byte(body, 17), my.HAS_EXPIRY) and call('ZSCORE', P .. 'expiry', id)
+  if expiry and tonumber(expiry) <= now then
+    picked.overdue[#picked.overdue + 1] = { id, body }
+    return
+  end
+  free[line.runner] = free[line.runner] - 1
+  picked.ids[size], picked.bodies[size], picked.expiring[size] = id, body, expiry
+end
+
+-- Merge lines up to a limit in all, best head first, while their runners have room; overdue ones take none.
+function my.merge(lines, free, limit, picked)
+  local heap, left = {}, limit - #picked.ids
+  local share = math.min(left, math.max(8, math.ceil(2 * left / #lines)))
+  for _, line in ipairs(lines) do
+    if (free[line.runner] or 0) > 0 then
+      my.fill(line, math.min(share, free[line.runner]))
+      if line.score then heap[#heap + 1] = line end
+    end
+  end
+  for at = floor(#heap / 2), 1, -1 do my.sift(heap, at) end
+  while heap[1] and #picked.ids < limit and #picked.overdue < 1000 do
+    local line = heap[1]
+    if free[line.runner] <= 0 then
+      my.drop_top(heap)
+    else
+      my.take_head(line, picked, free)
+      line.score = line.scores[line.at]
+      if not line.score and #picked.ids < limit then my.fill(line, share) end
+      if not line.score then my.drop_top(heap) elseif heap[2] then my.sift(heap, 1) end
+    end
+  end
+end
+
+-- Pick jobs from lines up to a limit in all, and take them out of their lines.
+function my.pick(lines, free, limit, picked)
+  if lines[2] then my.merge(lines, free, limit, picked) else my.pick_from(lines[1], free, limit, picked) end
+  for _, line in ipairs(lines) do
+    if line.taken > 0 then
+      call('ZREMRANGEBYRANK', P .. 'line:' .. line.name, 0, line.taken - 1)
+      line.taken = 0
+      my.drop_line_if_empty(line.name)
+    end
+  end
+end
+
+-- Give, for each group of queues, the lines that a process could take from.
+function my.eligible(want)
+  local groups, found, paused = {}, call('HGETALL', P .. 'lines'), {}
+  if #found == 0 then return groups end
+  for _, queue in ipairs(call('SMEMBERS', P .. 'paused')) do paused[queue] = true end
+  local group_of = {}
+  for at, group in ipairs(want.queues or {}) do
+    for _, queue in ipairs(group) do group_of[queue] = at end
+    groups[at] = {}
+  end
+  for at = 1, #found, 2 do
+    local queue, task = my.split(found[at + 1])
+    local group = want.queues and group_of[queue] or (not want.queues and 1)
+    if group and not paused[queue] and want.tasks[task] then
+      groups[group] = groups[group] or {}
+      local runner = found[at]:sub(-1) == 'a' and 'process' or want.tasks[task]
+      table.insert(groups[group], { name = found[at], runner = runner, taken = 0 })
+    end
+  end
+  return groups
+end
+
+-- Put picked jobs under new claims of a process; gives their fences.
+function my.hold_all(picked, process, name, beat, seed)
+  local ids, bodies, fences, records, started = picked.ids, picked.bodies, {}, {}, {}
+  local mores, front, first = my.seldom('more', ids), struct.pack('>I4i8', process, beat), my.attempt(1, now, name)
+  for at, id in ipairs(ids) do
+    local body, last = bodies[at], first
+    local number, flags, lane = 1, byte(body, 17), my.info_of(body).lane
+    if mores[at] then
+      number = struct.unpack('>i8', mores[at]) + 1
+      last = my.attempt(number, now, name)
+    end
+    local fence = my.new_fence(seed, number)
+    fences[at], records[2 * at - 1] = fence, id
+    records[2 * at] = front .. struct.pack('>I4BB', at, 0, #fence) .. fence .. last
+    started[lane] = (started[lane] or 0) + 1
+    if my.has(flags, my.HAS_UNIQUE) then my.free(body, flags, id, true) end
+    if picked.expiring[at] then call('ZREM', P .. 'expiry', id) end
+  end
+  for lane, by in pairs(started) do
+    my.count(lane, my.READY, -by)
+    my.count(lane, my.RUNNING, by)
+  end
+  my.many('HSET', 'claims', records)
+  my.many('SADD', 'held:' .. process, ids)
+  if my.has_some('since') then my.many('HDEL', 'since', ids) end
+  return fences
+end
+
+-- Claim what can run; gives what `tell` tells, and whether it stopped at the bound on overdue jobs.
+function my.claim_jobs(want, process, name, beat, seed)
+  local picked = { ids = {}, bodies = {}, expiring = {}, overdue = {} }
+  for _, lines in ipairs(my.eligible(want)) do
+    if lines[1] and #picked.ids < want.limit then my.pick(lines, want.free, want.limit, picked) end
+  end
+  for _, job in ipairs(picked.overdue) do my.end_waiting(job[1], job[2], my.EXPIRED) end
+  my.write_ends()
+  local has_more = #picked.overdue >= 1000
+  if #picked.ids == 0 then return {}, has_more end
+  local fences = my.hold_all(picked, process, name, beat, seed)
+  return my.tell(picked.ids, fences, picked.bodies), has_more
+end

@@ -1,0 +1,7 @@
+-- Divide the last page of the list of ids, if it is long. ARGV: clock. Answers 1.
+-- include common
+-- include listing
+
+local page = call('ZRANGE', P .. 'pages', -1, -1)[1]
+if page and call('STRLEN', P .. 'page:' .. page) > my.LONGEST_PAGE then my.divide(page) end
+return 1

@@ -1,0 +1,61 @@
+-- Deliver what has ended, then claim what can run.
+--
+-- before: changes' jobs in `claims` under their fences, ready jobs in lines -> after: jobs as their changes say; up to
+-- `want` jobs in `claims` under new fences; `beats` has what the answer was, unless nothing was changed or claimed.
+-- ARGV: clock, process, beat, how many errors a history keeps, random seed of the fences, how many changes; for each
+-- id, fence, record from ran_us on, next state; or `x`, next state, after_ms, whether an attempt was charged, whether
+-- it runs alone, error or empty, how many ledger entries, each entry and value, runs of follow-ups (see adding.lua);
+-- last, MessagePack of what is wanted, or empty.
+-- Answers: nothing without a live lease; {last beat} for an old beat; else {now, mark, steered, drain, late ids, fences
+-- to cancel, lanes, policies, claims}.
+-- include common
+-- include leases
+-- include changing
+-- include claiming
+
+local name, beat, kept, seed = my.take(), tonumber(my.take()), tonumber(my.take()), my.take()
+local number, worker = my.process_of(name)
+local changes = {}
+for at = 1, tonumber(my.take()) do changes[at] = my.read_change() end
+local want = my.take()
+if not number then
+  if #changes > 0 then call('HINCRBY', P .. 'meta', 'late', #changes) end
+  return false
+end
+
+local raw = call('HGET', P .. 'beats', name)
+local numbers = call('HMGET', P .. 'meta', 'seq', 'steered')
+local last = raw and cmsgpack.unpack(raw) or { 0, 0 }
+if beat < math.max(1, last[1]) then return { my.text(last[1]) } end
+
+local late, told, mark = {}, {}, nil
+if beat == last[1] then
+  local held, records, ids, fences = {}, {}, {}, {}
+  for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. number)) do
+    local _, since, place, _, fence = my.claim_of(call('HGET', P .. 'claims', id))
+    if since == beat then held[#held + 1] = { place, id, fence } end
+  end
+  table.sort(held, function(one, other) return one[1] < other[1] end)
+  for at, one in ipairs(held) do ids[at], fences[at] = one[2], one[3] end
+  told = my.tell(ids, fences, my.many_of('HMGET', 'jobs', ids))
+  mark = last[2]
+  for at = 3, #last do late[#late + 1] = last[at] end
+else
+  late = my.apply_changes(changes, kept)
+  local more = false
+  if want ~= '' then told, more = my.claim_jobs(cmsgpack.unpack(want), number, name, beat, seed) end
+  mark = (my.seq or tonumber(numbers[1] or 0)) - (more and 1 or 0)
+  if #changes > 0 or #told > 0 then
+    call('HSET', P .. 'beats', name, cmsgpack.pack({ beat, mark, unpack(late) }))
+  end
+  my.close()
+end
+
+local cancels = {}
+if my.has_some('cancel') then
+  for _, id in ipairs(call('SINTER', P .. 'cancel', P .. 'held:' .. number)) do
+    cancels[#cancels + 1] = select(5, my.claim_of(call('HGET', P .. 'claims', id)))
+  end
+end
+local drain = call('SISMEMBER', P .. 'draining', worker)
+return { now, mark, numbers[2] or '0', drain, late, cancels, my.shown.lanes, my.shown.policies, told }

@@ -1,0 +1,41 @@
+-- Keep leases alive, and hand the claims of the dead to the tender.
+--
+-- before: tender enrolled -> after: its lease and the named ones that are not void run anew; the dead are void, and
+-- what they held is under new fences of the tender.
+-- ARGV: clock, tender, random seed of the fences, how many leases, each, how many dead, for each its process, how many
+-- tokens of claims that had begun, each token as text.
+-- Answers nothing if the tender has no lease, else {now, void, draining, fates and holders, lanes, policies, claims}.
+-- include common
+-- include leases
+-- include taking
+
+local tender, seed = my.take(), my.take()
+local number, own = my.process_of(tender)
+if not number then return false end
+my.renew_lease(tender, own)
+local leases, void, draining = {}, {}, {}
+for at = 1, tonumber(my.take()) do leases[at] = my.take() end
+for _ = 1, tonumber(my.take()) do
+  local dead, begun = my.take(), {}
+  for _ = 1, tonumber(my.take()) do begun[my.take()] = true end
+  my.void_lease(dead)
+  local record = call('HGET', P .. 'void', dead)
+  if record then
+    for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. record:match('^%d+'))) do
+      local fence = select(5, my.claim_of(call('HGET', P .. 'claims', id)))
+      my.take_over(id, number, tender, begun[fence:match('%.(.*)$')] and 1 or 2, seed)
+    end
+  end
+end
+my.drop_empty_leases()
+for _, name in ipairs(leases) do
+  local known, worker = my.process_of(name)
+  if known then
+    my.renew_lease(name, worker)
+    if call('SISMEMBER', P .. 'draining', worker) == 1 then draining[#draining + 1] = name end
+  else
+    void[#void + 1] = name
+  end
+end
+local told = my.tell_taken()
+return { now, void, draining, my.taken_fates, my.shown.lanes, my.shown.policies, told }

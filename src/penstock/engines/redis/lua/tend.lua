@@ -1,0 +1,190 @@
+-- Do what passing time does, in one step of at most `limit` jobs.
+--
+-- before -> after: lapsed leases void, their claims under new fences of the tender; due jobs in lines; overdue ones
+-- ended; old ones forgotten; rates measured.
+-- ARGV: clock, tender, limit, most ended jobs that a queue keeps, random seed of the fences, the latest time that the
+-- clock can show unless it was set forward, or empty; `1` while nothing is to be voided because it was.
+-- Answers {now, due, expired, pruned, whether there is more, next_ms or empty, scheduled, whether the clock jumped,
+-- fates and holders, lanes, policies, claims}.
+-- include common
+-- include leases
+-- include ends
+-- include taking
+
+local tender, left, most_kept = my.take(), tonumber(my.take()), tonumber(my.take())
+local seed, latest, held_off = my.take(), tonumber(my.take()), my.take() == '1'
+local jumped = latest ~= nil and now > latest
+
+-- Cut leases that reach farther than they were given for: the server's clock was set back.
+local function cut_leases()
+  local found = call('ZRANGE', P .. 'leases', 0, -1, 'WITHSCORES')
+  for at = 1, #found, 2 do
+    if tonumber(found[at + 1]) > my.steady then
+      local _, worker = my.process_of(found[at])
+      local most = my.steady + my.lease_ms_of(worker)
+      if tonumber(found[at + 1]) > most then call('ZADD', P .. 'leases', my.text(most), found[at]) end
+    end
+  end
+end
+
+local function void_lapsed()
+  local number = my.process_of(tender)
+  if not number or my.has_lapsed(tender) then return end
+  if ARGV[1] == '' then
+    for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', my.text(my.steady))) do my.void_lease(name) end
+  else
+    for _, name in ipairs(call('HKEYS', P .. 'processes')) do
+      if my.has_lapsed(name) then my.void_lease(name) end
+    end
+  end
+  local void = call('HGETALL', P .. 'void')
+  for at = 2, #void, 2 do
+    for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. void[at]:match('^%d+'))) do
+      if left <= 0 then break end
+      my.take_over(id, number, tender, 3, seed)
+      left = left - 1
+    end
+  end
+  if #void > 0 then my.drop_empty_leases() end
+end
+
+local function make_due()
+  local ids = call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', my.text(now), 'LIMIT', 0, math.max(left, 0))
+  local bodies, since = my.many_of('HMGET', 'jobs', ids), {}
+  for at, id in ipairs(ids) do
+    local lane, _, _, _, priority = my.head(bodies[at])
+    my.stand(lane, my.is_alone(id), priority, id)
+    my.count(lane, my.SCHEDULED, -1)
+    my.count(lane, my.READY, 1)
+    since[2 * at - 1], since[2 * at] = id, my.text(now)
+  end
+  my.many('ZREM', 'scheduled', ids)
+  my.many('HSET', 'since', since)
+  my.write_lines()
+  left = left - #ids
+  return #ids
+end
+
+local function expire()
+  local ids = call('ZRANGEBYSCORE', P .. 'expiry', '-inf', my.text(now), 'LIMIT', 0, math.max(left, 0))
+  local bodies = my.many_of('HMGET', 'jobs', ids)
+  for at, id in ipairs(ids) do my.end_waiting(id, bodies[at], my.EXPIRED) end
+  my.write_ends()
+  left = left - #ids
+  return #ids
+end
+
+local function set_forget(place)
+  local first = call('ZRANGE', P .. 'done:' .. place, 0, 0, 'WITHSCORES')
+  if first[2] then
+    call('ZADD', P .. 'forget', my.text(first[2] + place:match(':(%-?%d+)$')), place)
+  else
+    call('ZREM', P .. 'forget', place)
+  end
+end
+
+local function prune_old()
+  local pruned = 0
+  local places = call('ZRANGEBYSCORE', P .. 'forget', '-inf', my.text(now), 'LIMIT', 0, math.max(left, 0))
+  for _, place in ipairs(places) do
+    if left > 0 then
+      local until_ = my.text(now - place:match(':(%-?%d+)$'))
+      local ids = call('ZRANGEBYSCORE', P .. 'done:' .. place, '-inf', until_, 'LIMIT', 0, left)
+      my.forget(ids)
+      set_forget(place)
+      left, pruned = left - #ids, pruned + #ids
+    end
+  end
+  return pruned
+end
+
+-- Forget the oldest ends of a queue, which stand in one place for each time that they are kept.
+local function prune_surplus_of(queue, surplus)
+  local oldest, ids = {}, {}
+  for _, place in ipairs(call('ZRANGE', P .. 'forget', 0, -1)) do
+    if place:match('^([^:]*):') == queue then
+      local found = call('ZRANGE', P .. 'done:' .. place, 0, surplus - 1, 'WITHSCORES')
+      for at = 1, #found, 2 do oldest[#oldest + 1] = { tonumber(found[at + 1]), found[at] } end
+    end
+  end
+  table.sort(oldest, function(one, other)
+    if one[1] ~= other[1] then return one[1] < other[1] end
+    return one[2] < other[2]
+  end)
+  for at = 1, math.min(surplus, #oldest) do ids[at] = oldest[at][2] end
+  my.forget(ids)
+  left = left - #ids
+  return #ids
+end
+
+local function queues_over()
+  local found, over = call('HGETALL', P .. 'kept'), {}
+  for at = 1, #found, 2 do
+    local surplus = tonumber(found[at + 1]) - most_kept
+    if surplus > 0 then over[#over + 1] = { found[at], surplus } end
+  end
+  return over
+end
+
+local function prune_surplus()
+  local pruned = 0
+  for _, one in ipairs(queues_over()) do
+    if left > 0 then pruned = pruned + prune_surplus_of(one[1], math.min(one[2], left)) end
+  end
+  return pruned
+end
+
+local function drop_overdue(zset, hash)
+  local found = call('ZRANGEBYSCORE', P .. zset, '-inf', my.text(now), 'LIMIT', 0, 1000)
+  my.many('HDEL', hash, found)
+  my.many('ZREM', zset, found)
+end
+
+-- Count what ended since the last sample, once it is 10 s old; from 60 s on, count from now.
+local function sample_rates()
+  for _, queue in ipairs(call('HKEYS', P .. 'used')) do
+    local finished = call('HGET', P .. 'finished', queue) or '0'
+    local known = call('HGET', P .. 'rates', queue)
+    local sampled_ms, sampled, rate = now, finished, '0'
+    if known then sampled_ms, sampled, rate = known:match('^(%-?%d+) (%d+) (.*)$') end
+    local elapsed = now - sampled_ms
+    if elapsed >= 10000 then rate = string.format('%.6g', (finished - sampled) * 1000 / elapsed) end
+    if elapsed < 0 or elapsed >= 60000 then sampled_ms, sampled = now, finished end
+    local fresh = my.text(sampled_ms) .. ' ' .. sampled .. ' ' .. rate
+    if fresh ~= known then call('HSET', P .. 'rates', queue, fresh) end
+  end
+end
+
+local function is_due(zset)
+  return #call('ZRANGEBYSCORE', P .. zset, '-inf', my.text(now), 'LIMIT', 0, 1) > 0
+end
+
+local function has_more()
+  if left > 0 then return false end
+  return is_due('scheduled') or is_due('expiry') or is_due('forget') or call('EXISTS', P .. 'void') == 1
+    or #queues_over() > 0
+end
+
+local function next_ms()
+  local next_
+  for _, zset in ipairs({ 'scheduled', 'expiry' }) do
+    local first = call('ZRANGE', P .. zset, 0, 0, 'WITHSCORES')[2]
+    if first and (not next_ or tonumber(first) < next_) then next_ = tonumber(first) end
+  end
+  return next_ and my.text(math.max(next_ - now, 0)) or ''
+end
+
+if ARGV[1] == '' then cut_leases() end
+if not jumped and not held_off then void_lapsed() end
+local due, expired, pruned = make_due(), expire(), prune_old()
+pruned = pruned + prune_surplus()
+drop_overdue('windows', 'uniques')
+drop_overdue('ledger_until', 'ledger')
+my.close()
+sample_rates()
+local told = my.tell_taken()
+local schedulings = call('HGET', P .. 'meta', 'scheduled') or '0'
+return {
+  now, due, expired, pruned, has_more() and 1 or 0, next_ms(), schedulings, jumped and 1 or 0,
+  my.taken_fates, my.shown.lanes, my.shown.policies, told,
+}

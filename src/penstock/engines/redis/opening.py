@@ -1,0 +1,54 @@
+"""From a URL to a store on Redis."""
+
+from typing import Any
+from urllib.parse import SplitResult
+
+from penstock.engine import Clock, Examination
+from penstock.engines.redis.address import address_of
+from penstock.engines.redis.engine import RedisEngine
+from penstock.engines.redis.errors import Translator
+from penstock.engines.redis.inspection import inspect
+from penstock.engines.redis.server import SCHEMA, find_host
+from penstock.engines.redis.wire import Wire
+
+__all__ = ["check", "examine", "is_there", "open_redis"]
+
+_TIMEOUT_S = 5.0
+
+
+def check(parts: SplitResult) -> None:
+    """Refuse a URL that names no server.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    address_of(parts)
+
+
+def open_redis(parts: SplitResult, options: dict[str, Any], clock: Clock | None) -> RedisEngine:
+    """Give an engine; no connection is made yet."""
+    given = dict(options)
+    return RedisEngine(address_of(parts, given.pop("db", None)), clock=clock, **given)
+
+
+def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:
+    """Say whether the server holds a store under the prefix.
+
+    Raises:
+        EngineUnavailable: it cannot be reached.
+    """
+    address, timeout_s = address_of(parts, options.get("db")), options.get("timeout_s", _TIMEOUT_S)
+    prefix = f"{{{options.get('prefix', 'penstock')}}}:"
+    with Translator(address.shown(), timeout_s).translated():
+        host = None if address.socket is not None else find_host(address, prefix.encode(), timeout_s)
+        wire = Wire(address, host, timeout_s)
+        try:
+            return bool(wire.command(("EXISTS", f"{prefix}meta")))
+        finally:
+            wire.close()
+
+
+def examine(parts: SplitResult, options: dict[str, Any], _deep: bool) -> Examination:
+    """Look at the server and the store on it; a deep look sees no more here."""
+    address, timeout_s = address_of(parts, options.get("db")), options.get("timeout_s", _TIMEOUT_S)
+    return inspect(address, options.get("prefix", "penstock"), timeout_s=timeout_s, schema=SCHEMA)

@@ -1,0 +1,113 @@
+"""One connection to a Redis server: RESP2 over TCP, TLS or a unix socket.
+
+A command and its answer cost one write and one read. The general clients of Redis do more for each call than a single
+enqueue has time for; what the engine needs of them fits here.
+"""
+
+import select
+import socket
+import time
+from typing import Any, cast
+
+import hiredis
+
+from penstock.engines.redis.address import Address, Host
+from penstock.engines.redis.errors import Refusal
+
+__all__ = ["Reply", "Wire", "Word"]
+
+#: What a command answers: numbers, bytes, None, or lists of them.
+Reply = Any
+Word = str | int | bytes
+
+_READ_BYTES = 65_536
+_IDLE_S = 1.0
+
+
+class Wire:
+    """A connection that is open, logged in and in its database. Not thread-safe.
+
+    Args:
+        host: where to connect; None for the socket of the address.
+        timeout_s: how long connecting and each answer may take.
+
+    Raises:
+        OSError: it cannot be reached in time.
+        Refusal: it does not let this user in.
+    """
+
+    def __init__(self, address: Address, host: Host | None, timeout_s: float, *, login: bool = True) -> None:
+        self._reader = hiredis.Reader()
+        self._socket = _connect(address, host, timeout_s)
+        self._used = time.monotonic()
+        try:
+            self._socket.settimeout(timeout_s)
+            if login:
+                self._log_in(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def _log_in(self, address: Address) -> None:
+        if address.password is not None:
+            login = (address.password,) if address.user is None else (address.user, address.password)
+            self.command(("AUTH", *login))
+        if address.db:
+            self.command(("SELECT", address.db))
+
+    def command(self, words: tuple[Word, ...]) -> Reply:
+        """Do one command.
+
+        Raises:
+            Refusal: the server answered with an error; the connection is as good as before.
+            OSError: the connection failed or the answer took too long; whether the command was done is not known.
+        """
+        self._socket.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub takes one word
+        reply = self._reader.gets()
+        while reply is False:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            self._reader.feed(data)
+            reply = self._reader.gets()
+        self._used = time.monotonic()
+        if isinstance(reply, hiredis.ReplyError):
+            raise Refusal(str(reply))
+        return reply
+
+    def is_sound(self) -> bool:
+        """Say whether the server has not closed a connection that lay idle; nothing unasked for ever comes on it."""
+        if time.monotonic() - self._used < _IDLE_S:
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | select.POLLHUP)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _connect(address: Address, host: Host | None, timeout_s: float) -> socket.socket:
+    if host is None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(cast(str, address.socket))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    connection = socket.create_connection(host, timeout_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return _secured(connection, host[0]) if address.tls else connection
+
+
+def _secured(connection: socket.socket, name: str) -> socket.socket:
+    import ssl
+
+    try:
+        return ssl.create_default_context().wrap_socket(connection, server_hostname=name)
+    except BaseException:
+        connection.close()
+        raise

@@ -1,0 +1,50 @@
+"""What a person's alteration means for the values of a job, whatever store holds them."""
+
+from msgspec.structs import replace
+
+from penstock.engine import Alteration, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.model.job import Counters, Details
+from penstock.model.states import TRANSITIONS, Cause, State
+
+#: How many former envelopes of an edited job are kept.
+EDITS_KEPT = 5
+
+_CAUSES: dict[type, Cause] = {
+    Cancel: Cause.CANCEL,
+    Kick: Cause.KICK,
+    Edit: Cause.EDIT,
+    Reschedule: Cause.RESCHEDULE,
+    Bury: Cause.BURY,
+    Delete: Cause.DELETE,
+}
+
+
+def may_alter(state: State, alteration: Alteration) -> bool:
+    """Say whether the transition table lets a job in this state be altered so."""
+    return (state, _CAUSES[type(alteration)]) in TRANSITIONS
+
+
+def forgive(counters: Counters) -> Counters:
+    """Give a job new chances; what it has been through is kept where it costs nothing."""
+    return replace(counters, attempts=0, failures=0, crashes=0, suspect=False)
+
+
+def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tuple[Details, bytes, int | None]:
+    """Give details and envelope after an edit; the old envelope is kept in the details."""
+    if edit.tags is not None:
+        details = replace(details, tags=edit.tags)
+    if edit.envelope is None:
+        return details, envelope, crc
+    old = envelope.decode("utf-8", "replace")
+    details = replace(details, edited_from=(*details.edited_from, old)[-EDITS_KEPT:])
+    return details, edit.envelope, edit.crc
+
+
+def rescheduled_ms(alteration: Reschedule, now_ms: int) -> int:
+    """Give the time at which a rescheduled job is due."""
+    return now_ms + alteration.delay_ms if alteration.run_at_ms is None else alteration.run_at_ms
+
+
+def lifted_ms(expires_ms: int | None, now_ms: int) -> int | None:
+    """Give the deadline of a job that is brought back: one that has passed would end it again, so it is lifted."""
+    return None if expires_ms is not None and expires_ms <= now_ms else expires_ms

@@ -1,0 +1,467 @@
+"""What the PostgreSQL engine promises beyond what every engine does."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from msgspec import json
+
+from penstock.engine import AddRequest, Cancel, Engine, Filter, Subject, Want, WorkerInfo
+from penstock.engines.open import check_url, examine, is_there, open_engine
+from penstock.engines.postgres import PostgresEngine
+from penstock.engines.postgres.inspection import durability
+from penstock.engines.postgres.schema import schema_version
+from penstock.model.codec import decode_envelope
+from penstock.model.errors import (
+    EngineBusy,
+    EngineDown,
+    EngineReadOnly,
+    EngineUnknown,
+    LeaseLost,
+    PenstockError,
+    SchemaMismatch,
+    StoreInvalid,
+)
+from penstock.model.job import Claim, JobId, ProcessId
+from penstock.model.states import State
+from penstock.testing.conformance.trial import new_job, want
+from tests.servers.postgres import PostgresServer
+
+P = ProcessId("p")
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer) -> str:
+    """Give the URL of an empty database of its own."""
+    return postgres_server.empty_store()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[PostgresEngine]:
+    engine = opened(url)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(url) as connection:
+        yield connection
+
+
+def opened(url: str) -> PostgresEngine:
+    engine = open_engine(url)
+    assert isinstance(engine, PostgresEngine)
+    return engine
+
+
+class Worker:
+    """One process that claims."""
+
+    def __init__(self, engine: Engine, process: ProcessId = P) -> None:
+        self.engine, self.process, self.beat = engine, process, 0
+        engine.enrol(WorkerInfo(id=f"w-{process}", lease_ms=60_000), [process])
+
+    def claim(self, wanted: Want | None = None) -> tuple[Claim, ...]:
+        self.beat += 1
+        return self.engine.exchange(self.process, self.beat, (), wanted or want()).claims
+
+
+def add(engine: Engine, **fields: object) -> str:
+    [[added]] = engine.add([AddRequest((new_job(**fields),))])  # type: ignore[misc, arg-type]
+    return added.id
+
+
+def eventually(happens: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if happens():
+            return True
+    return False
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def test_opening_makes_nothing_and_the_first_call_makes_the_schema(url: str) -> None:
+    assert not is_there(url)
+    engine = opened(url)
+    assert not is_there(url)
+    assert engine.describe().schema == schema_version()
+    assert is_there(url)
+    engine.close()
+
+
+def test_of_two_migrators_one_waits_and_both_find_one_store(url: str) -> None:
+    engines = [opened(url) for _ in range(4)]
+    epochs: list[str] = []
+    threads = [threading.Thread(target=lambda one=one: epochs.append(one.describe().epoch)) for one in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert len(epochs) == 4
+    assert len(set(epochs)) == 1
+    for engine in engines:
+        engine.close()
+
+
+def test_newer_schema_is_refused_and_left_as_it_is(url: str, engine: PostgresEngine) -> None:
+    engine.describe()
+    with psycopg.connect(url) as db:
+        db.execute("INSERT INTO penstock.migrations (version, name) VALUES (99, 'later')")
+    newer = opened(url)
+    with pytest.raises(SchemaMismatch) as refused:
+        newer.counts()
+    assert (refused.value.found, refused.value.known) == (99, schema_version())
+    assert examine(url).schema == 99
+    newer.close()
+
+
+def test_tables_of_another_program_are_refused(url: str, other: psycopg.Connection) -> None:
+    other.execute("CREATE TABLE public.jobs (id integer)")
+    other.commit()
+    engine = opened(f"{url}?schema=public")
+    with pytest.raises(StoreInvalid, match=r"another program.*\?schema=penstock"):
+        engine.counts()
+    assert [one.verdict for one in examine(f"{url}?schema=public").findings] == ["fault"]
+    engine.close()
+
+
+def test_stores_of_two_schemas_are_apart(url: str) -> None:
+    one, two = opened(f"{url}?schema=one"), opened(f"{url}?schema=two")
+    add(one)
+    assert two.counts() == []
+    assert one.describe().epoch != two.describe().epoch
+    one.close()
+    two.close()
+
+
+def test_store_that_was_moved_begins_a_new_epoch_and_voids_every_lease(url: str, other: psycopg.Connection) -> None:
+    before = opened(url)
+    worker = Worker(before)
+    add(before)
+    epoch = before.describe().epoch
+    other.execute("UPDATE penstock.meta SET identity = 'elsewhere'")
+    other.commit()
+    before.close()
+    assert before.describe().epoch != epoch
+    with pytest.raises(LeaseLost):
+        worker.claim()
+    before.close()
+
+
+def test_store_that_was_set_back_is_looked_at_anew(url: str, other: psycopg.Connection) -> None:
+    """As after a restore to a point before lines were made and numbers drawn, under an engine that lives on."""
+    engine = opened(url)
+    worker = Worker(engine)
+    add(engine, queue="before")
+    assert len(worker.claim()) == 1
+    other.execute("TRUNCATE penstock.lines, penstock.jobs, penstock.claims, penstock.deltas RESTART IDENTITY")
+    other.execute("ALTER SEQUENCE penstock.ready_seq RESTART")
+    other.execute("UPDATE penstock.meta SET identity = 'elsewhere'")
+    other.commit()
+    engine.store.close()
+    id = add(engine, queue="after")
+    again = Worker(engine, ProcessId("again"))
+    assert [(claim.id, claim.queue) for claim in again.claim()] == [(id, "after")]
+    engine.close()
+
+
+# -- lines and cursors ------------------------------------------------------------------------------------------------
+
+
+def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    worker = Worker(engine)
+    add(engine, id="first")
+    assert [claim.id for claim in worker.claim()] == ["first"]
+    other.execute(
+        "SELECT penstock.add(NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL, NULL,"
+        " ARRAY['{}'::bytea])"
+    )
+    add(engine, id="early")
+    assert [claim.id for claim in worker.claim()] == ["early"]
+    assert worker.claim() == ()
+    time_for_cursors_to_settle = time.monotonic() + 0.5
+    assert eventually(lambda: worker.claim() or time.monotonic() > time_for_cursors_to_settle)
+    other.commit()
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["late"])
+
+
+def test_job_whose_claim_was_rolled_back_is_claimed_by_another(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    worker = Worker(engine)
+    add(engine, id="held")
+    other.execute("SELECT * FROM penstock.ready FOR UPDATE")
+    add(engine, id="free")
+    assert [claim.id for claim in worker.claim()] == ["free"]
+    other.rollback()
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["held"])
+
+
+def test_counts_stay_exact_when_they_are_folded(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    for _ in range(3):
+        add(engine)
+    other.execute("UPDATE penstock.deltas SET slot = (penstock.slot() + 1) % 3")
+    other.commit()
+    engine.tend(P)
+    assert other.execute("SELECT sum(ready) FROM penstock.totals").fetchone() == (3,)
+    assert [row.states for row in engine.counts()] == [{State.READY: 3}]
+
+
+# -- transactions of the application ----------------------------------------------------------------------------------
+
+
+def test_long_transaction_that_enqueued_holds_nobody_up(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    worker = Worker(engine)
+    engine.add_within(other, [AddRequest((new_job("within"),))])
+    add(engine, id="beside")
+    assert [claim.id for claim in worker.claim()] == ["beside"]
+    engine.tend(P)
+    other.commit()
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["within"])
+
+
+def test_connection_that_commits_by_itself_is_refused(engine: PostgresEngine, url: str) -> None:
+    with (
+        psycopg.connect(url, autocommit=True) as db,
+        pytest.raises(PenstockError, match="commits each statement by itself"),
+    ):
+        engine.add_within(db, [AddRequest((new_job(),))])
+
+
+def test_connection_to_another_database_is_refused(engine: PostgresEngine, postgres_server: PostgresServer) -> None:
+    engine.describe()
+    with (
+        psycopg.connect(postgres_server.empty_store()) as db,
+        pytest.raises(PenstockError, match="the jobs belong in"),
+    ):
+        engine.add_within(db, [AddRequest((new_job(),))])
+
+
+# -- plain SQL --------------------------------------------------------------------------------------------------------
+
+
+def test_plain_sql_enqueues_a_job_that_a_worker_can_read(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    worker = Worker(engine)
+    row = other.execute("SELECT penstock.enqueue('mail', 't', '[1, {\"a\": null}]', priority => 5)").fetchone()
+    other.commit()
+    assert row is not None
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == [row[0]])
+    [job] = engine.get([row[0]])
+    assert job is not None
+    assert (job.queue, job.priority, job.state) == ("mail", 5, State.RUNNING)
+    envelope = decode_envelope(job.envelope, job.crc)
+    assert (envelope.v, envelope.task, json.decode(envelope.args)) == (1, "t", [1, {"a": None}])
+    assert row[0][14] == "7"
+
+
+def test_plain_sql_obeys_delay_uniqueness_and_idempotency(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    engine.describe()
+    values = [
+        other.execute(f"SELECT penstock.enqueue('q', 't', '{{\"n\": 1}}', {more})").fetchone()
+        for more in (
+            "delay => '1 hour'",
+            "unique_key => 'k'",
+            "unique_key => 'k'",
+            "idempotency_key => 'i'",
+            "idempotency_key => 'i'",
+        )
+    ]
+    other.commit()
+    assert values[1] == values[2]
+    assert values[3] == values[4]
+    assert len({*values}) == 3
+    engine.tend(P)
+    states = {job.id: job.state for job in engine.find(Filter()).jobs}
+    assert values[0] is not None
+    assert states.pop(values[0][0]) is State.SCHEDULED
+    assert set(states.values()) == {State.READY}
+
+
+def test_trigger_enqueues_with_the_row_or_not_at_all(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    worker = Worker(engine)
+    other.execute("CREATE TABLE public.orders (id integer)")
+    other.execute(
+        "CREATE FUNCTION public.place_order() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM penstock.enqueue('mail', 't', jsonb_build_array(NEW.id)); RETURN NEW; END $$"
+    )
+    other.execute(
+        "CREATE TRIGGER place AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.place_order()"
+    )
+    other.commit()
+    other.execute("INSERT INTO public.orders VALUES (1)")
+    other.rollback()
+    other.execute("INSERT INTO public.orders VALUES (2)")
+    other.commit()
+    found: list[Claim] = []
+    assert eventually(lambda: found.extend(worker.claim()) or found)
+    assert [json.decode(decode_envelope(claim.envelope, None).args) for claim in found] == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("'a b', 't'", "no name of a queue"),
+        ("'q', 't', '3'", "no JSON array or object"),
+        ("'q', 't', priority => 101", "outside -100 to 100"),
+        ("'q', 't', delay => '-1 s'", "below 0"),
+    ],
+)
+def test_plain_sql_refuses_what_no_client_would_send(
+    engine: PostgresEngine, other: psycopg.Connection, arguments: str, told: str
+) -> None:
+    engine.describe()
+    with pytest.raises(psycopg.DataError, match=told):
+        other.execute(f"SELECT penstock.enqueue({arguments})")
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_table_that_is_locked_makes_calls_busy_in_time(url: str, engine: PostgresEngine) -> None:
+    engine.describe()
+    hasty = opened(f"{url}?timeout=1s")
+    with psycopg.connect(url) as db:
+        db.execute("LOCK TABLE penstock.jobs")
+        began = time.monotonic()
+        with pytest.raises(EngineBusy, match="1 s"):
+            add(hasty)
+        assert time.monotonic() - began < DEADLINE_S
+        with pytest.raises(EngineBusy):
+            hasty.alter([JobId("ghost")], Cancel())
+    assert add(hasty)
+    hasty.close()
+
+
+def test_connection_that_was_ended_while_idle_is_not_noticed(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    add(engine)
+    other.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'penstock' AND datname = current_database()"
+    )
+    assert add(engine)
+
+
+def test_session_that_lost_its_prepared_statements_is_no_matter(engine: PostgresEngine) -> None:
+    add(engine)
+    for link in engine.store._idle:
+        link.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")  # behind the driver's back
+    assert add(engine)
+    assert not engine.store.prepares
+
+
+def test_store_that_may_only_be_read_says_so(url: str, engine: PostgresEngine) -> None:
+    add(engine)
+    reader = opened(f"{url}?options=-c%20default_transaction_read_only%3Don")
+    assert [row.states for row in reader.counts()] == [{State.READY: 1}]
+    with pytest.raises(EngineReadOnly):
+        add(reader)
+    reader.close()
+
+
+def test_server_that_is_not_there_is_down_and_shows_no_password() -> None:
+    engine = open_engine("postgresql://me:sesame@127.0.0.1:1/shop")
+    with pytest.raises(EngineDown) as refused:
+        engine.counts()
+    assert "sesame" not in str(refused.value)
+    [finding] = examine("postgresql://me:sesame@127.0.0.1:1/shop").findings
+    assert (finding.verdict, "sesame" in str(finding)) == ("fault", False)
+
+
+def test_database_that_does_not_exist_is_no_store(postgres_server: PostgresServer) -> None:
+    engine = open_engine(postgres_server.url.replace("/postgres", "/nowhere"))
+    with pytest.raises(StoreInvalid, match="createdb"):
+        engine.counts()
+
+
+def test_child_process_uses_connections_of_its_own(engine: PostgresEngine) -> None:
+    add(engine)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            add(engine)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [row.states for row in engine.counts()] == [{State.READY: 2}]
+
+
+def test_listener_that_was_ended_listens_again(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    engine.describe()
+    done = threading.Event()
+    locks = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'"
+
+    def wait() -> None:
+        while not done.is_set():
+            engine.wait(Subject(queues=()), 2**60, 1.0)
+
+    def listener() -> int:
+        found: list[int] = []
+        assert eventually(lambda: found.extend(pid for (pid,) in other.execute(locks)) or found)
+        return found[0]
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    first = listener()
+    other.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
+    assert listener() != first
+    done.set()
+    thread.join(DEADLINE_S)
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"),
+    [
+        (("on", "on", "on", "", 0), "D2"),
+        (("on", "on", "local", "s1", 1), "D2"),
+        (("on", "on", "off", "", 0), "D1"),
+        (("off", "on", "on", "", 0), "D0"),
+        (("on", "off", "on", "", 0), "D0"),
+        (("on", "on", "on", "s1", 0), "D2"),
+        (("on", "on", "remote_apply", "s1", 1), "D3"),
+    ],
+)
+def test_durability_follows_the_live_settings(settings: tuple[str, str, str, str, int], level: str) -> None:
+    assert durability(*settings) == level
+
+
+def test_server_that_does_not_sync_is_told(engine: PostgresEngine, url: str) -> None:
+    assert engine.describe().durability == "D0"  # the tests' server
+    findings = {finding.subject: finding for finding in examine(url, deep=True).findings}
+    assert findings["durability"].verdict == "warning"
+    assert findings["counts"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://h/db?shema=x", "Did you mean 'schema'"),
+        ("postgresql://h/db?sslmod=require", "Did you mean 'sslmode'"),
+        ("postgresql://h/db?schema=a-b", "A-Z a-z 0-9 _"),
+        ("postgresql://h/db?schema=pg_x", "pg_"),
+        ("postgresql://h/db?prepare=no", "on or off"),
+        ("postgresql://h/db/more", "names no database"),
+    ],
+)
+def test_url_out_of_form_is_refused_with_the_way_out(url: str, told: str) -> None:
+    with pytest.raises(EngineUnknown, match=told):
+        check_url(url)
+
+
+def test_options_of_libpq_pass_through(url: str) -> None:
+    engine = opened(f"{url}?application_name=shop&sslmode=disable&connect_timeout=3")
+    link = engine.store.connect(time.monotonic() + DEADLINE_S)
+    assert link.info.get_parameters()["application_name"] == "shop"
+    link.close()
+    engine.close()

@@ -1,0 +1,423 @@
+"""What the Redis engine does when its server is full, unfit, gone, frozen, restarted or replaced by another."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.engine import Added, AddRequest, Cancel, Engine, Examination, Kick, Subject, WorkerInfo
+from penstock.engines.open import examine, is_there, open_engine
+from penstock.engines.redis.engine import RedisEngine
+from penstock.engines.redis.guard import ClockGuard
+from penstock.engines.redis.scripts import scripts_for
+from penstock.engines.redis.server import slot_of
+from penstock.model.errors import (
+    EngineBusy,
+    EngineDown,
+    EngineFull,
+    EngineReadOnly,
+    EngineUnavailable,
+    LeaseLost,
+    SchemaMismatch,
+    StoreInvalid,
+)
+from penstock.model.job import Claim, Details, JobId, Unique
+from penstock.model.outcome import Ending
+from penstock.model.states import State
+from penstock.testing.clock import TurnedClock
+from penstock.testing.conformance.trial import P1, P2, change, new_job, want
+from tests.servers.process import free_port
+from tests.servers.proxy import Proxy
+from tests.servers.redis import RedisServer
+
+PROMPT_S = 5.0
+LASTING = {"appendonly": "yes", "appendfsync": "always"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, which survives a restart."""
+    server = RedisServer(tmp_path, **LASTING)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def engine(server: RedisServer) -> Iterator[Engine]:
+    engine = open_engine(server.url)
+    engine.enrol(WorkerInfo(id="w1"), [P1, P2])
+    yield engine
+    engine.close()
+
+
+def add(engine: Engine, *ids: str) -> None:
+    assert engine.add([AddRequest(tuple(new_job(id) for id in ids))]) == [[Added(JobId(id)) for id in ids]]
+
+
+def claims(engine: Engine, beat: int) -> tuple[Claim, ...]:
+    return engine.exchange(P1, beat, (), want()).claims
+
+
+def set_config(server: RedisServer, name: str, value: str | int) -> None:
+    with server.client() as client:
+        client.config_set(name, value)
+
+
+# -- a server that is not as it should be -----------------------------------------------------------------------------
+
+
+def test_server_that_may_throw_jobs_away_is_refused_unless_it_is_wanted(server: RedisServer) -> None:
+    set_config(server, "maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreInvalid, match="allkeys-lru"):
+        add(open_engine(server.url), "a")
+    engine = open_engine(f"{server.url}?any_eviction=yes")
+    add(engine, "a")
+    assert any("allkeys-lru" in note for note in engine.describe().notes)
+
+
+def test_replica_is_read_only(server: RedisServer) -> None:
+    with server.client() as client:
+        client.replicaof("127.0.0.1", 1)
+    with pytest.raises(EngineReadOnly, match="replica"):
+        add(open_engine(f"{server.url}?timeout=200ms"), "a")
+
+
+def test_wrong_password_is_told_and_not_shown(server: RedisServer) -> None:
+    set_config(server, "requirepass", "s3cret")
+    host = server.url.removeprefix("redis://")
+    with pytest.raises(EngineDown, match="password") as refused:
+        add(open_engine(f"redis://:wr0ng@{host}"), "a")
+    assert "wr0ng" not in str(refused.value)
+    engine = open_engine(f"redis://:s3cret@{host}")
+    add(engine, "a")
+    assert "s3cret" not in engine.describe().url
+
+
+def test_store_of_another_schema_is_refused(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a")
+    with server.client() as client:
+        client.hset("{penstock}:meta", "schema", "99")
+    with pytest.raises(SchemaMismatch, match="99"):
+        open_engine(server.url).counts()
+
+
+def test_unix_socket_serves_too(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, unixsocket=str(tmp_path / "redis.sock"))
+    server.start()
+    try:
+        engine = open_engine(f"unix://{tmp_path}/redis.sock?db=3")
+        add(engine, "a")
+        assert engine.describe().url == f"unix://{tmp_path}/redis.sock?db=3"
+        assert open_engine(f"{server.url[:-1]}3").get([JobId("a")])[0] is not None
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("settings", "durability"),
+    [
+        ({"appendonly": "no"}, "D0"),
+        ({"appendonly": "yes", "appendfsync": "no"}, "D0"),
+        ({"appendonly": "yes", "appendfsync": "everysec"}, "D1"),
+        ({"appendonly": "yes", "appendfsync": "always"}, "D2"),
+    ],
+)
+def test_durability_follows_the_live_settings(
+    server: RedisServer, engine: Engine, settings: dict[str, str], durability: str
+) -> None:
+    for name, value in settings.items():
+        set_config(server, name, value)
+    assert engine.describe().durability == durability
+
+
+def test_settings_that_are_kept_secret_are_noted(server: RedisServer) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~{penstock}:*", "+@all", "-config")
+    engine = open_engine(server.url.replace("redis://", "redis://app:pw@"))
+    add(engine, "a")
+    info = engine.describe()
+    assert info.durability == "D1"
+    assert any("does not tell" in note for note in info.notes)
+
+
+# -- a full server ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [(7, 0), (6, 2)])
+def test_full_server_refuses_new_jobs_and_lets_all_others_end(
+    server: RedisServer, engine: RedisEngine, version: tuple[int, ...]
+) -> None:
+    add(engine, "a", "b", "c")
+    engine._server._scripts = scripts_for(version)  # a server of 7 takes the form for older ones too
+    set_config(server, "maxmemory", 1_000_000)
+    for keyed in (False, True):
+        details = Details(unique=Unique("k")) if keyed else Details()
+        with pytest.raises(EngineFull, match="maxmemory"):
+            engine.add([AddRequest((new_job(details=details),))])
+    first, second, _ = claims(engine, 1)
+    assert engine.renew(P1, [P2]).void == ()
+    assert engine.tend(P1).taken == ()
+    engine.alter([second.id], Cancel())
+    answer = engine.exchange(P1, 2, [change(first), change(second, Ending.CANCELLED)], None)
+    assert answer.late == ()
+    assert engine.alter([second.id], Kick())[0].after is State.READY
+    set_config(server, "maxmemory", 0)
+    add(engine, "d")
+
+
+# -- a server that goes and comes -------------------------------------------------------------------------------------
+
+
+def test_server_that_was_restarted_goes_on_where_it_was(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a", "b")
+    epoch = engine.describe().epoch
+    [claim, _] = claims(engine, 1)
+    server.restart()
+    assert until_it_answers(engine).epoch == epoch
+    assert engine.exchange(P1, 2, [change(claim)], None).late == ()
+    assert engine.get([claim.id])[0].state is State.SUCCEEDED  # type: ignore[union-attr]
+
+
+def test_server_that_was_killed_is_told_of_at_once(server: RedisServer, engine: Engine) -> None:
+    server.kill()
+    began = time.monotonic()
+    with pytest.raises(EngineDown):
+        engine.counts()
+    with pytest.raises(EngineDown, match="reached"):
+        engine.counts()
+    assert time.monotonic() - began < PROMPT_S
+    server.start()
+    add(engine, "a")
+
+
+def test_frozen_server_is_not_waited_for_beyond_the_deadline(server: RedisServer) -> None:
+    engine = open_engine(f"{server.url}?timeout=300ms")
+    add(engine, "a")
+    server.freeze()
+    try:
+        with pytest.raises(EngineBusy, match=r"0\.3 s"):
+            engine.counts()
+    finally:
+        server.thaw()
+    assert engine.get([JobId("a")])[0] is not None
+
+
+def test_wait_outlasts_a_server_that_is_gone(server: RedisServer, engine: Engine) -> None:
+    mark = engine.exchange(P1, 1, (), None).mark
+    server.kill()
+    engine.wait(Subject(queues=()), mark, 0.3)
+    server.start()
+    add(engine, "a")
+    engine.wait(Subject(queues=()), mark, 60)
+
+
+def test_scripts_that_the_server_forgot_are_given_anew(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a")
+    with server.client() as client:
+        client.script_flush()
+    add(engine, "b")
+    assert len(claims(engine, 1)) == 2
+
+
+def test_connections_that_the_server_closed_are_not_used(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a")
+    with server.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with pytest.raises(EngineUnavailable):
+        engine.counts()
+    add(engine, "b")
+
+
+def test_lost_reply_of_an_exchange_is_given_again(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a", "b")
+    with Proxy(server.port) as proxy:
+        distant = open_engine(server.url.replace(str(server.port), str(proxy.port)))
+        [first, _] = distant.exchange(P1, 1, (), want()).claims
+        proxy.lose_reply_to = lambda request: b"EVALSHA" in request
+        with pytest.raises(EngineDown):
+            distant.exchange(P1, 2, [change(first)], want())
+        proxy.lose_reply_to = None
+        assert distant.exchange(P1, 2, [change(first)], want()).late == ()
+        distant.close()
+    assert engine.describe().late_results == 0
+
+
+def test_engine_is_used_on_both_sides_of_a_fork(engine: Engine) -> None:
+    add(engine, "a")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            add(engine, "b")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    add(engine, "c")
+    assert engine.queues()[0].unfinished == 3
+
+
+# -- another server in its place --------------------------------------------------------------------------------------
+
+
+def test_takeover_by_a_replica_begins_an_epoch_and_voids_the_leases(
+    server: RedisServer, engine: Engine, tmp_path: Path
+) -> None:
+    add(engine, "a")
+    [claim] = claims(engine, 1)
+    epoch = engine.describe().epoch
+    (tmp_path / "heir").mkdir()
+    heir = RedisServer(tmp_path / "heir", replicaof=f"127.0.0.1 {server.port}")
+    heir.start()
+    try:
+        with heir.client() as client:
+            assert comes_true(lambda: client.info("replication")["master_link_status"] == "up")
+            assert comes_true(lambda: bool(client.hget("{penstock}:claims", "a")))
+            server.kill()
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        after = open_engine(heir.url)
+        assert after.describe().epoch != epoch
+        with pytest.raises(LeaseLost):
+            after.exchange(P1, 2, [change(claim)], None)
+        after.enrol(WorkerInfo(id="w2"), [new := type(P1)("new")])
+        [taken] = after.tend(new).taken
+        assert (taken.claim.id, taken.fate, taken.previous) == ("a", "lost", P1)
+    finally:
+        heir.kill()
+
+
+def test_store_in_a_cluster_lives_in_one_slot(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, cluster_enabled="yes", cluster_port=free_port())
+    server.start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            assert comes_true(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+            assert client.execute_command("CLUSTER", "KEYSLOT", "{penstock}:jobs") == slot_of(b"{penstock}:jobs")
+        engine = open_engine(f"redis+cluster://127.0.0.1:{server.port}")
+        engine.enrol(WorkerInfo(id="w1"), [P1])
+        add(engine, "a", "b")
+        [first, second] = claims(engine, 1)
+        assert engine.exchange(P1, 2, [change(first), change(second, Ending.FAILED)], None).late == ()
+        assert engine.tend(P1).taken == ()
+        engine.wait(Subject(queues=()), 0, 60)
+    finally:
+        server.kill()
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that watches one server under the name `jobs`."""
+
+    def __init__(self, folder: Path, watched: RedisServer) -> None:
+        super().__init__(folder)
+        self._settings = folder / "sentinel.conf"
+        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor jobs 127.0.0.1 {watched.port} 1")
+        self._settings.write_text("\n".join(lines))
+
+    def command(self) -> list[str]:
+        return [super().command()[0], str(self._settings), "--sentinel"]
+
+
+def test_server_is_found_by_its_sentinels(server: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "sentinel").mkdir()
+    sentinel = Sentinel(tmp_path / "sentinel", server)
+    sentinel.start()
+    try:
+        engine = open_engine(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/jobs/2")
+        add(engine, "a")
+        assert open_engine(f"{server.url[:-1]}2").get([JobId("a")])[0] is not None
+        with pytest.raises(EngineDown, match="service"):
+            add(open_engine(f"redis+sentinel://127.0.0.1:{sentinel.port}/others"), "b")
+    finally:
+        sentinel.kill()
+
+
+# -- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_lease_that_a_clock_set_back_made_too_long_is_cut(server: RedisServer, engine: Engine) -> None:
+    with server.client() as client:
+        client.zincrby("{penstock}:leases", 3_600_000, P2)
+        engine.tend(P1)
+        left_ms = client.zscore("{penstock}:leases", P2) - time.time() * 1000
+    assert left_ms <= 30_000
+
+
+def test_clock_set_forward_voids_nothing_before_the_living_could_renew() -> None:
+    guard = ClockGuard()
+    assert guard.expect() == ("", 0)
+    guard.note(1_000_000, jumped=False)
+    latest, holds_off = guard.expect()
+    assert (1_002_000 <= int(latest) < 1_010_000, holds_off) == (True, 0)
+    guard.note(9_000_000, jumped=True)
+    assert guard.expect()[1] == 1
+
+
+def test_server_that_shows_a_later_time_than_can_be_is_not_believed(server: RedisServer, engine: RedisEngine) -> None:
+    add(engine, "a")
+    claims(engine, 1)
+    engine.enrol(WorkerInfo(id="w2", lease_ms=60_000), [tender := type(P1)("tender")])
+    engine.tend(tender)
+    with server.client() as client:
+        client.zadd("{penstock}:leases", {P1: 1, P2: 1})
+    engine._guard.note(1, jumped=False)  # as if the server had shown a far earlier time a moment ago
+    assert engine.tend(tender).taken == ()
+    assert engine.tend(tender).taken == ()
+
+
+# -- names, and a look from outside -----------------------------------------------------------------------------------
+
+
+def test_names_may_hold_what_keys_are_made_of(redis_server: RedisServer) -> None:
+    engine = open_engine(f"{redis_server.url}?prefix=hostile", clock=TurnedClock())
+    odd = "}:{penstock}:*\n\r\0 a:b"
+    task = new_job(task=odd, details=Details(unique=Unique(odd), idempotency_key=odd, tags=(odd,)), queue="ended")
+    engine.enrol(WorkerInfo(id=odd), [process := type(P1)(odd)])
+    [[added]] = engine.add([AddRequest((task,))])
+    assert engine.add([AddRequest((task,))]) == [[Added(added.id, existing=True)]]
+    [claim] = engine.exchange(process, 1, (), want(tasks={odd: "thread"})).claims
+    assert (claim.task, claim.details.unique, claim.envelope) == (odd, Unique(odd), task.envelope)
+    assert engine.begin(claim.id, claim.fence, odd, odd, 1000).first
+    [view] = engine.workers()
+    assert (view.info.id, view.processes, view.running) == (odd, (odd,), 1)
+    engine.exchange(process, 2, [change(claim)], None)
+    assert [(row.queue, row.task) for row in engine.counts()] == [("ended", odd)]
+
+
+def test_examination_makes_no_store_and_tells_what_is_amiss(server: RedisServer) -> None:
+    assert (is_there(server.url), examine(server.url).exists) == (False, False)
+    set_config(server, "maxmemory-policy", "volatile-ttl")
+    set_config(server, "appendonly", "no")
+    verdicts = verdicts_of(examine(server.url))
+    assert (verdicts["eviction"], verdicts["durability"], verdicts["access"]) == ("fault", "warning", "warning")
+    set_config(server, "maxmemory-policy", "noeviction")
+    add(open_engine(server.url), "a")
+    found = examine(server.url)
+    assert (is_there(server.url), found.exists, found.schema) == (True, True, found.known_schema)
+    server.kill()
+    assert verdicts_of(examine(server.url)) == {"server": "fault"}
+
+
+def verdicts_of(examination: Examination) -> dict[str, str]:
+    return {finding.subject: finding.verdict for finding in examination.findings}
+
+
+def until_it_answers(engine: Engine):  # type: ignore[no-untyped-def]  # whatever describe gives
+    """Describe an engine whose connections may all have been closed."""
+    deadline = time.monotonic() + PROMPT_S
+    while True:
+        try:
+            return engine.describe()
+        except EngineUnavailable:
+            assert time.monotonic() < deadline, "the engine does not come back"
+
+
+def comes_true(happens) -> bool:  # type: ignore[no-untyped-def]  # any condition
+    deadline = time.monotonic() + PROMPT_S
+    while time.monotonic() < deadline:
+        if happens():
+            return True
+    return False
