@@ -18,10 +18,12 @@ demo: .venv/installed ## Show penstock at work
 test: check servers ## Run everything but the torture tests
 	@echo "running the quick tests, two at a time ..."
 	@$(PYTEST) -m "not slow and not torture" -n 2 --junitxml=build/quick.xml
-	@echo "running the slow tests, one at a time ..."
-	@$(PYTEST) -m "slow and not torture" --junitxml=build/slow.xml || [ $$? -eq 5 ]  # 5: none is slow
+	@echo "running the slow tests that bear company, three at a time ..."
+	@$(PYTEST) -m "slow and not lonely and not torture" -n 3 --dist worksteal --junitxml=build/slow.xml
+	@echo "running those that mind the time, one at a time ..."
+	@$(PYTEST) -m "lonely and not torture" --junitxml=build/lonely.xml
 	@echo "checked formatting, lint and types; ran the quick and the slow tests:"
-	@$(BIN)/python tools/sum_reports.py build/quick.xml build/slow.xml
+	@$(BIN)/python tools/sum_reports.py build/quick.xml build/slow.xml build/lonely.xml
 
 servers: ## Find or install the servers that the tests start
 	@tools/find-servers

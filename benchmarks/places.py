@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count as numbers
@@ -120,16 +121,20 @@ class _Postgres:
 
 
 @contextmanager
-def _postgresql(folder: Path) -> Iterator[Place]:
-    """Run PostgreSQL with its defaults: every commit is synced."""
+def _postgresql(_: Path) -> Iterator[Place]:
+    """Run PostgreSQL with its defaults: every commit is synced.
+
+    It has a folder of its own, because another account than ours runs it if we are root.
+    """
     import psycopg
 
     from tests.servers.postgres import PostgresServer
 
-    server = PostgresServer(folder)
-    server.start()
-    try:
-        with psycopg.connect(server.url, autocommit=True) as db:
-            yield _Postgres(server, db)
-    finally:
-        server.kill()
+    with tempfile.TemporaryDirectory(prefix="penstock-postgres-") as place:
+        server = PostgresServer(Path(place))
+        server.start()
+        try:
+            with psycopg.connect(server.url, autocommit=True) as db:
+                yield _Postgres(server, db)
+        finally:
+            server.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 
 SOURCE = Path(__file__).parents[2] / "src"
 FILES = 60

@@ -64,5 +64,12 @@ class TestPostgresAgainstMemory(PostgresAgainstMemory.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 class TestPostgresAgainstMemoryForLong(PostgresAgainstMemory.TestCase):
-    settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+class TestPostgresAgainstMemoryForHours(PostgresAgainstMemory.TestCase):
+    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)

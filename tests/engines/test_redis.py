@@ -73,4 +73,10 @@ class TestRedisAgainstMemory(RedisAgainstMemory.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # every look at the state is some hundred round trips
 class TestRedisAgainstMemoryForLong(RedisAgainstMemory.TestCase):
-    settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+class TestRedisAgainstMemoryForHours(RedisAgainstMemory.TestCase):
+    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)

@@ -47,5 +47,12 @@ class TestSqliteAgainstMemory(SqliteAgainstMemory.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 class TestSqliteAgainstMemoryForLong(SqliteAgainstMemory.TestCase):
-    settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(7200)
+class TestSqliteAgainstMemoryForHours(SqliteAgainstMemory.TestCase):
+    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)

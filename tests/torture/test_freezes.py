@@ -20,7 +20,7 @@ from tests.torture.processes import Process, await_true, workers_processes
 from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, Trail
 from tests.worker.harness import Worker, stored, working
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 
 LEASE_S = 2.0
 APP = "tests.torture.jobs:app"

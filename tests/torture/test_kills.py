@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_three_hundred_kills_lose_nothing_and_accept_nothing_stale(folder: Path, store: Store) -> None:
     torment(folder, store, kills=300, jobs=20_000 if store.server is None else 6_000)
 

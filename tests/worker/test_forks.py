@@ -12,7 +12,7 @@ from penstock.task import Task
 from tests.worker import forks
 from tests.worker.harness import await_true, working
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 
 
 @pytest.fixture

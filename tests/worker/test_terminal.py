@@ -10,7 +10,7 @@ import pytest
 
 from tests.worker.harness import ROOT, await_true
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 
 _BY_HAND = """
 import fcntl, os, signal, sys, termios

@@ -20,7 +20,7 @@ from tests.worker.harness import application, await_true, stored, working
 #: What starting to signal and waiting for the end may take on a busy machine.
 SLACK_S = 1.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("app")]
+pytestmark = [pytest.mark.slow, pytest.mark.lonely, pytest.mark.usefixtures("app")]
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def test_log_stays_bounded_under_sustained_writing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.lonely
 def test_log_stays_bounded_with_large_envelopes(tmp_path: Path) -> None:
     engine = opened(tmp_path / "store.db")
     for _ in range(110):
@@ -36,6 +37,7 @@ def test_log_stays_bounded_with_large_envelopes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.lonely
 def test_log_stays_bounded_when_each_writer_writes_once(tmp_path: Path) -> None:
     """No single writer sees much of the log grow, and one that stays open keeps SQLite from tidying up at the end."""
     idle = opened(tmp_path / "store.db")
@@ -49,6 +51,7 @@ def test_log_stays_bounded_when_each_writer_writes_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.lonely
 def test_log_that_a_long_reader_let_grow_is_cut_when_the_reader_ends(tmp_path: Path) -> None:
     engine = opened(tmp_path / "store.db")
     add_one(engine, "seen")
@@ -69,6 +72,7 @@ def test_log_that_a_long_reader_let_grow_is_cut_when_the_reader_ends(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.lonely
 def test_ten_seconds_of_writing_and_checkpointing_leave_the_file_sound(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     looker = opened(path)

@@ -135,6 +135,7 @@ class TestForks:
 
 class TestEverybodyAtOnce:
     @pytest.mark.slow
+    @pytest.mark.lonely
     def test_threads_and_processes_add_and_work_without_loss(self, path: Path) -> None:
         engine = opened(path)
         enrol(engine)
@@ -163,6 +164,7 @@ class TestEverybodyAtOnce:
         assert_sound(path)
 
     @pytest.mark.slow
+    @pytest.mark.lonely
     def test_no_writer_waits_for_many_turns_of_the_others(self, path: Path) -> None:
         """Waits are counted in turns: what one write of each of the four takes."""
         opened(path).counts()
