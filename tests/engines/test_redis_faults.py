@@ -33,7 +33,7 @@ from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer
 
 PROMPT_S = 5.0
-LASTING = {"appendonly": "yes", "appendfsync": "always"}
+LASTING = {"appendonly": "yes", "appendfsync": "always", "repl_diskless_sync_delay": 0}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from penstock.engine import Death, Engine, EngineInfo, Renewed, WorkerInfo
-from penstock.model.errors import EngineDown, EngineError, EngineUnavailable, LeaseLost
+from penstock.model.errors import EngineBusy, EngineDown, EngineError, EngineUnavailable, LeaseLost
 from penstock.model.job import ProcessId
 from penstock.worker.patience import Patience
 from penstock.worker.tender import Tender
@@ -162,7 +162,7 @@ class Heart:
             self._renew(engine)
         except EngineUnavailable as error:
             patience.failed(error)
-            if isinstance(error, EngineDown) and self._deaths:
+            if isinstance(error, EngineDown | EngineBusy) and self._deaths:
                 self.begin_anew()
             return
         except LeaseLost:

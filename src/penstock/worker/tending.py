@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from penstock.engine import Engine, Subject, Tended
-from penstock.model.errors import EngineDown, EngineError, EngineUnavailable
+from penstock.model.errors import EngineBusy, EngineDown, EngineError, EngineUnavailable
 from penstock.worker.heart import Heart, NothingLeft, StoreUnusable, Tell
 from penstock.worker.lookout import Lookout, is_done, left_out, start_warnings, what_is_left
 from penstock.worker.patience import Patience
@@ -110,7 +110,7 @@ class Tending:
                     log.warning("%s", line)
         except EngineUnavailable as error:
             patience.failed(error)
-            if isinstance(error, EngineDown):
+            if isinstance(error, EngineDown | EngineBusy):
                 self._heart.begin_anew()
             self._closing.wait(patience.pause_s())
         else:

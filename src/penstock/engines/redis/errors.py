@@ -17,6 +17,10 @@ ELSEWHERE = frozenset({"READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN"})
 _REFUSED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
 
 
+#: How a connection fails: the network, or a peer that is no Redis.
+FAILURES = (OSError, hiredis.HiredisError)
+
+
 class Refusal(Exception):
     """An answer that is an error; `code` is its first word."""
 
@@ -36,7 +40,7 @@ class Translator:
         """Turn what the driver, the system or a value that cannot be read raises into penstock's errors."""
         try:
             yield
-        except (Refusal, OSError, hiredis.HiredisError, msgspec.DecodeError, struct.error) as error:
+        except (Refusal, *FAILURES, msgspec.DecodeError, struct.error) as error:
             raise self.told(error) from error
 
     def told(self, error: Exception) -> EngineError:
@@ -52,12 +56,14 @@ class Translator:
             return EngineDown(f"{self._shown} cannot be reached: {error}. Check that it runs and the address is right.")
         if isinstance(error, hiredis.HiredisError):
             return EngineDown(f"{self._shown} does not speak as Redis does: {error}. Check host, port and TLS.")
+        if isinstance(error, UnicodeError):
+            return EngineDown(f"{self._shown} cannot be reached: {error}. Check the name of its host.")
         return StoreCorrupt(
             f"{self._shown} holds a value that cannot be read ({error}). Stop all workers and restore a backup."
         )
 
     def _of_server(self, error: Refusal) -> EngineError:
-        said = f"{self._shown} says: {error}."
+        said = f"{self._shown} says: {str(error).rstrip('.')}."
         if error.code == "OOM":
             return EngineFull(f"{said} New jobs are refused until memory is free; running ones end. Raise maxmemory.")
         if error.code == "MISCONF":

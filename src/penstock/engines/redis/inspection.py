@@ -24,7 +24,7 @@ def settings_of(command: Callable[..., Reply]) -> tuple[Facts, Settings]:
     lines = command("INFO").decode("utf-8", "replace").splitlines()
     facts = Facts(dict(line.split(":", 1) for line in lines if ":" in line))
     try:
-        return facts, _told(command("CONFIG", "GET", "append*"))
+        return facts, _told(command("CONFIG", "GET", "*append*"))
     except EngineError:
         return facts, None
 
@@ -39,6 +39,8 @@ def durability_of(facts: Facts, settings: Settings) -> str:
         return "D0"
     if settings is None:
         return "D1"
+    if settings.get("no-appendfsync-on-rewrite") == "yes":
+        return "D0"
     return {"always": "D2", "everysec": "D1"}.get(settings.get("appendfsync", ""), "D0")
 
 
@@ -48,6 +50,8 @@ def notes_of(facts: Facts, settings: Settings) -> Iterator[str]:
         yield "No append-only file: accepted jobs are lost with the server. Set appendonly yes."
     elif settings is None:
         yield "The server does not tell its settings; appendfsync everysec is assumed."
+    elif settings.get("no-appendfsync-on-rewrite") == "yes":
+        yield "no-appendfsync-on-rewrite yes: nothing is synced while the log is rewritten. Set it to no."
     elif settings.get("appendfsync") == "everysec":
         yield "appendfsync everysec: up to 2 s of accepted jobs may be lost when the server or its machine crashes."
     elif settings.get("appendfsync") == "no":
@@ -60,8 +64,9 @@ def inspect(address: Address, prefix: str, *, timeout_s: float, schema: int) -> 
     """Examine a server and the store on it, without making one."""
     try:
         with Translator(address.shown(), timeout_s).translated():
-            host = None if address.socket is not None else find_host(address, prefix.encode(), timeout_s)
-            wire = Wire(address, host, timeout_s)
+            deadline = time.monotonic() + timeout_s
+            host = None if address.socket is not None else find_host(address, prefix.encode(), deadline)
+            wire = Wire(address, host, deadline)
     except EngineError as error:
         unreachable = Finding("server", "fault", str(error))
         return Examination(exists=False, findings=(unreachable,), known_schema=schema)
@@ -96,7 +101,7 @@ def _examined(wire: Wire, address: Address, prefix: str, schema: int) -> Examina
 
 def _settings_on(wire: Wire) -> Settings:
     try:
-        found = [wire.command(("CONFIG", "GET", name)) for name in ("append*", "requirepass")]
+        found = [wire.command(("CONFIG", "GET", name)) for name in ("*append*", "requirepass")]
     except Refusal:
         return None
     return _told(found[0]) | _told(found[1])

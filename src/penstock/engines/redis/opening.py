@@ -1,5 +1,6 @@
 """From a URL to a store on Redis."""
 
+import time
 from typing import Any
 from urllib.parse import SplitResult
 
@@ -40,8 +41,9 @@ def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:
     address, timeout_s = address_of(parts, options.get("db")), options.get("timeout_s", _TIMEOUT_S)
     prefix = f"{{{options.get('prefix', 'penstock')}}}:"
     with Translator(address.shown(), timeout_s).translated():
-        host = None if address.socket is not None else find_host(address, prefix.encode(), timeout_s)
-        wire = Wire(address, host, timeout_s)
+        deadline = time.monotonic() + timeout_s
+        host = None if address.socket is not None else find_host(address, prefix.encode(), deadline)
+        wire = Wire(address, host, deadline)
         try:
             return bool(wire.command(("EXISTS", f"{prefix}meta")))
         finally:

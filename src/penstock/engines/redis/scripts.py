@@ -15,7 +15,7 @@ _VERBS = (
 )
 
 #: The scripts that a server without memory refuses.
-_GROWING = frozenset({"add", "add_plain"})
+_GROWING = frozenset({"add", "add_plain", "load"})
 
 # A server before 7 knows no flags of scripts. It refuses commands for want of memory until a script has written, so one
 # that helps to drain the store begins with a write that needs none, and does nothing.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from penstock.engines.redis.address import Address, Host
-from penstock.engines.redis.errors import ELSEWHERE, PASSING, Refusal, Translator
+from penstock.engines.redis.errors import ELSEWHERE, FAILURES, PASSING, Refusal, Translator
 from penstock.engines.redis.scripts import Script, scripts_for
 from penstock.engines.redis.wire import Reply, Wire, Word
 from penstock.model.errors import EngineDown, SchemaMismatch, StoreInvalid
@@ -67,11 +67,11 @@ class Server:
         self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._free: list[Wire] = []
         self._scripts: dict[str, Script] = {}
         self._host: Host | None = None
         self._is_checked = False
+        self._pid = os.getpid()  # last: from then on other threads take what is free
 
     def run(self, verb: str, arguments: Sequence[Word]) -> Reply:
         """Run the script of a verb.
@@ -79,11 +79,11 @@ class Server:
         Raises:
             EngineUnavailable: in time.
         """
-        return self._do(lambda wire: self._run_on(wire, verb, arguments))
+        return self._do(lambda wire: self._run_on(wire, verb, arguments), self.timeout_s)
 
-    def command(self, *words: Word) -> Reply:
-        """Do a plain command."""
-        return self._do(lambda wire: wire.command(words))
+    def command(self, *words: Word, within_s: float | None = None) -> Reply:
+        """Do a plain command, within the time that every call has, or another one."""
+        return self._do(lambda wire: wire.command(words), self.timeout_s if within_s is None else within_s)
 
     def _run_on(self, wire: Wire, verb: str, arguments: Sequence[Word]) -> Reply:
         script = self._scripts[verb]
@@ -98,14 +98,13 @@ class Server:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
-    def _do(self, action: Callable[[Wire], Reply]) -> Reply:
-        deadline = 0.0
+    def _do(self, action: Callable[[Wire], Reply], within_s: float) -> Reply:
+        deadline = time.monotonic() + within_s
         pause_s = _SHORTEST_PAUSE_S
         while True:
             try:
-                return self._once(action)
+                return self._once(action, deadline)
             except Refusal as refusal:
-                deadline = deadline or time.monotonic() + self.timeout_s
                 if refusal.code not in PASSING or time.monotonic() + pause_s > deadline:
                     raise self._translator.told(refusal) from refusal
                 if refusal.code in ELSEWHERE:
@@ -113,10 +112,10 @@ class Server:
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _once(self, action: Callable[[Wire], Reply]) -> Reply:
+    def _once(self, action: Callable[[Wire], Reply], deadline: float) -> Reply:
         try:
-            wire = self._borrow()
-        except OSError as error:
+            wire = self._borrow(deadline)
+        except (*FAILURES, UnicodeError) as error:  # no network knows a host with such a name
             self.close()
             raise self._translator.told(error) from error
         try:
@@ -124,7 +123,7 @@ class Server:
         except Refusal:
             self._give_back(wire)
             raise
-        except OSError as error:
+        except FAILURES as error:
             wire.close()
             self.close()
             raise self._translator.told(error) from error
@@ -134,7 +133,7 @@ class Server:
         self._give_back(wire)
         return reply
 
-    def _borrow(self) -> Wire:
+    def _borrow(self, deadline: float) -> Wire:
         """Give a connection that nobody uses, a new one if there is none."""
         if self._pid != os.getpid():
             self._start()  # what the parent opened is its own
@@ -144,9 +143,10 @@ class Server:
             except IndexError:
                 break
             if wire.is_sound():
+                wire.deadline = deadline
                 return wire
             wire.close()
-        return self._connect()
+        return self._connect(deadline)
 
     def _give_back(self, wire: Wire) -> None:
         if len(self._free) < _KEPT:
@@ -154,10 +154,10 @@ class Server:
         else:
             wire.close()
 
-    def _connect(self) -> Wire:
+    def _connect(self, deadline: float) -> Wire:
         if self._host is None and self.address.socket is None:
-            self._host = find_host(self.address, self.prefix, self.timeout_s)
-        wire = Wire(self.address, self._host, self.timeout_s)
+            self._host = find_host(self.address, self.prefix, deadline)
+        wire = Wire(self.address, self._host, deadline)
         try:
             if not self._is_checked:
                 self._check(wire)
@@ -201,7 +201,7 @@ class Server:
 # -- where the server is ----------------------------------------------------------------------------------------------
 
 
-def find_host(address: Address, prefix: bytes, timeout_s: float) -> Host:
+def find_host(address: Address, prefix: bytes, deadline: float) -> Host:
     """Give the server to talk to, from the address itself or from those that know.
 
     Raises:
@@ -214,7 +214,7 @@ def find_host(address: Address, prefix: bytes, timeout_s: float) -> Host:
     failure: OSError | Refusal | None = None
     for host in address.hosts:
         try:
-            found = ask(address, host, prefix, timeout_s)
+            found = ask(address, host, prefix, deadline)
         except (OSError, Refusal) as error:
             failure = error
             continue
@@ -225,8 +225,8 @@ def find_host(address: Address, prefix: bytes, timeout_s: float) -> Host:
     raise EngineDown(f"None of {address.shown()} knows the master; check the name of the service and the cluster.")
 
 
-def _ask_sentinel(address: Address, host: Host, _: bytes, timeout_s: float) -> Host | None:
-    wire = Wire(address, host, timeout_s, login=False)
+def _ask_sentinel(address: Address, host: Host, _: bytes, deadline: float) -> Host | None:
+    wire = Wire(address, host, deadline, login=False)
     try:
         reply = wire.command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
     finally:
@@ -234,8 +234,8 @@ def _ask_sentinel(address: Address, host: Host, _: bytes, timeout_s: float) -> H
     return None if reply is None else (reply[0].decode(), int(reply[1]))
 
 
-def _ask_cluster(address: Address, host: Host, prefix: bytes, timeout_s: float) -> Host | None:
-    wire = Wire(address, host, timeout_s)
+def _ask_cluster(address: Address, host: Host, prefix: bytes, deadline: float) -> Host | None:
+    wire = Wire(address, host, deadline)
     try:
         ranges = wire.command(("CLUSTER", "SLOTS"))
     finally:

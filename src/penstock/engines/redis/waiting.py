@@ -15,6 +15,8 @@ from penstock.model.errors import EngineUnavailable
 
 _POLL_S = 1.0
 _PAUSE_S = 0.2
+#: How much later than the end of a wait its answer may come.
+_GRACE_S = 1.0
 _ENTRIES = 64
 
 
@@ -71,7 +73,8 @@ class Waiting:
         keys = [self._server.prefix + b"news:" + kind.encode() for kind in kinds]
         ids = [f"{max(mark or 0, 0)}-0" for mark in self._marks.values()]
         block = ("BLOCK", max(1, int(left_s * 1000)), "COUNT", _ENTRIES)
-        found = self._server.command("XREAD", *block, "STREAMS", *keys, *ids)
+        within_s = left_s + min(self._server.timeout_s, _GRACE_S)
+        found = self._server.command("XREAD", *block, "STREAMS", *keys, *ids, within_s=within_s)
         told = []
         for key, entries in found or ():
             kind = key.rpartition(b":")[2].decode()

@@ -14,7 +14,7 @@ import hiredis
 from penstock.engines.redis.address import Address, Host
 from penstock.engines.redis.errors import Refusal
 
-__all__ = ["Reply", "Wire", "Word"]
+__all__ = ["Reply", "Wire", "Word", "left_until"]
 
 #: What a command answers: numbers, bytes, None, or lists of them.
 Reply = Any
@@ -29,19 +29,19 @@ class Wire:
 
     Args:
         host: where to connect; None for the socket of the address.
-        timeout_s: how long connecting and each answer may take.
+        deadline: until when, in steady seconds, connecting and every answer must have come; may be set anew.
 
     Raises:
         OSError: it cannot be reached in time.
         Refusal: it does not let this user in.
     """
 
-    def __init__(self, address: Address, host: Host | None, timeout_s: float, *, login: bool = True) -> None:
+    def __init__(self, address: Address, host: Host | None, deadline: float, *, login: bool = True) -> None:
         self._reader = hiredis.Reader()
-        self._socket = _connect(address, host, timeout_s)
+        self.deadline = deadline
+        self._socket = _connect(address, host, left_until(deadline))
         self._used = time.monotonic()
         try:
-            self._socket.settimeout(timeout_s)
             if login:
                 self._log_in(address)
         except BaseException:
@@ -62,9 +62,11 @@ class Wire:
             Refusal: the server answered with an error; the connection is as good as before.
             OSError: the connection failed or the answer took too long; whether the command was done is not known.
         """
+        self._socket.settimeout(left_until(self.deadline))
         self._socket.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # its stub takes one word
         reply = self._reader.gets()
         while reply is False:
+            self._socket.settimeout(left_until(self.deadline))
             data = self._socket.recv(_READ_BYTES)
             if not data:
                 raise ConnectionResetError("the server closed the connection")
@@ -85,6 +87,18 @@ class Wire:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def left_until(deadline: float) -> float:
+    """Give the seconds that are left.
+
+    Raises:
+        TimeoutError: none are.
+    """
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("the deadline is over")
+    return left_s
 
 
 def _connect(address: Address, host: Host | None, timeout_s: float) -> socket.socket:

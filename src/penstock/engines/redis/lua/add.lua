@@ -5,7 +5,7 @@
 -- without one), how many runs, and the runs (see adding.lua).
 -- Answers for each request: how many were stored if all are new; {'=', {id of the job that was there or empty, ...}};
 -- {'I', key, holder}, {'U', key, holder}, {'F', queue, bound, overflow, rate}, {'L', id} for a refusal.
--- This is the one script that a full store refuses: all others help to drain it.
+-- This script, its short form and `load` are those that a full store refuses: all others help to drain it.
 -- include common
 -- include adding
 -- include claims
