@@ -316,6 +316,7 @@ def test_every_public_name_is_there() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.lonely
 def test_import_takes_less_than_80_ms(tmp_path: Path) -> None:
     """The best of several runs, with compiled modules, as on a machine where it is installed."""
     environ = {"PYTHONPATH": str(ROOT / "src"), "PYTHONPYCACHEPREFIX": str(tmp_path)}

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from penstock.engine import Filter
 from penstock.engines.open import open_engine
+from penstock.model.errors import EngineUnavailable
 from penstock.model.states import State
 from tests.servers.process import ServerProcess
 from tests.torture.processes import Process, await_true, workers_processes
@@ -213,7 +214,15 @@ class Torment:
         self._server.kill()
         self._wait_ms(self._dice.choice([0, 100, 500]))
         self._server.start()
+        await_true(self._reaches_store, "the store is reached again")
         self.kills.append(Kill(pid, "store"))
+
+    def _reaches_store(self) -> bool:
+        try:
+            self._engine.counts()
+        except EngineUnavailable:
+            return False
+        return True
 
     def _look(self, victim: Process, processes: list[Process]) -> Kill:
         """See what stopped processes hold by the store, and how far each of these jobs has come."""
