@@ -180,6 +180,11 @@ def wait_for(path: Path) -> str:
     return "seen"
 
 
+@app.task(name="process.wait_for", runner="process")
+def wait_for_alone(path: Path) -> str:
+    return wait_for(path)
+
+
 @app.task(max_attempts=1, timeout="300ms")
 def ignore_everything(path: Path) -> None:
     """Block in C without the interpreter lock, where no interrupt reaches."""

@@ -22,6 +22,9 @@ from penstock.worker.notes import Notes
 from penstock.worker.runners.thread import ThreadRunner
 from tests.worker.harness import Stage, claim
 
+# Alone: an interrupt that arrives within a callback of a library for tests is swallowed there.
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
+
 SLOTS = 4
 INTERRUPTS = 800
 

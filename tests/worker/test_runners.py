@@ -246,11 +246,11 @@ def test_progress_and_log_reach_the_notes_before_the_outcome(stage: Stage, kind:
 
 
 @pytest.mark.parametrize("kind", ["process"])
-def test_child_that_dies_is_a_crash_in_words(stage: Stage, kind: str) -> None:  # noqa: ARG001
+def test_child_that_dies_is_a_crash_in_words(stage: Stage, kind: str, tmp_path: Path) -> None:  # noqa: ARG001
     """The idle child beside it dies too; the next job may be on its way there and must not pay for that."""
-    job = claim("process.linger", 30)
+    job = claim("process.wait_for", tmp_path / "gate")
     stage.runner.start([job])
-    stage.await_running()
+    await_true((tmp_path / "gate.started").exists)
     for pid in children():
         if "penstock.worker.child" in command_line(pid):
             os.kill(pid, signal.SIGKILL)

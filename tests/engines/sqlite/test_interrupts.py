@@ -17,6 +17,9 @@ from penstock.testing.conformance.trial import new_job
 from tests.engines.sqlite.children import PROMPT_S
 from tests.engines.sqlite.jobs import add_one, is_stored, opened
 
+# Alone: an interrupt that arrives within a callback of a library for tests is swallowed there.
+pytestmark = [pytest.mark.slow, pytest.mark.lonely]
+
 INTERRUPTS = 500
 
 
