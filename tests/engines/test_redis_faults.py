@@ -260,6 +260,41 @@ def test_engine_is_used_on_both_sides_of_a_fork(engine: Engine) -> None:
     assert engine.queues()[0].unfinished == 3
 
 
+# -- a server that lost its last writes -------------------------------------------------------------------------------
+
+
+def test_jobs_whose_end_the_server_forgot_are_handed_on_as_lost(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, appendonly="yes", appendfsync="always")
+    server.start()
+    try:
+        engine = open_engine(server.url)
+        engine.enrol(WorkerInfo(id="w1"), [P1, P2])
+        add(engine, "a")
+        [claim] = claims(engine, 1)
+        sizes = {path: path.stat().st_size for path in tmp_path.rglob("*.aof")}
+        assert engine.exchange(P1, 2, [change(claim)], None).late == ()
+        server.kill()
+        for path, size in sizes.items():
+            os.truncate(path, size)
+        server.start()
+        until_it_answers(engine)
+        with pytest.raises(LeaseLost):
+            engine.exchange(P1, 3, (), want())
+        with pytest.raises(LeaseLost):
+            engine.exchange(P1, 4, (), want())
+        [taken] = engine.tend(P2).taken
+        assert (taken.claim.id, taken.fate, taken.previous) == ("a", "lost", P1)
+    finally:
+        server.kill()
+
+
+def test_process_that_another_engine_object_speaks_for_is_believed(server: RedisServer, engine: Engine) -> None:
+    add(engine, "a")
+    [claim] = claims(engine, 1)
+    other = open_engine(server.url)
+    assert other.exchange(P1, 2, [change(claim)], None).late == ()
+
+
 # -- another server in its place --------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,8 @@ _SEED_BYTES = 16
 #: After a store did not take jobs the short way, so many calls are made without trying it.
 _LONG_WAYS = 32
 _PAGE_IS_LONG = 2
+#: Of how many processes the last beat is known; of one that was forgotten the store is believed.
+_BEATS_KEPT = 1000
 
 
 class RedisEngine:
@@ -114,6 +116,7 @@ class RedisEngine:
         self._guard = ClockGuard()
         self._long_way = 0
         self._steered: dict[ProcessId, int] = {}
+        self._beats: dict[ProcessId, int] = {}  # the last that the store remembers, as it said
         self._scheduled: int | None = None
         weakref.finalize(self, self._server.close).atexit = False
 
@@ -173,17 +176,20 @@ class RedisEngine:
     def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
         checks.check_changes(changes, "redis", _CAPABILITIES)
         checks.check_want(want)
-        arguments: list[Argument] = [process, beat, HISTORY_KEPT, os.urandom(_SEED_BYTES), len(changes)]
+        known = self._beats.get(process, "")
+        arguments: list[Argument] = [process, beat, known, HISTORY_KEPT, os.urandom(_SEED_BYTES), len(changes)]
         for change in changes:
             pack_change(change, arguments)
         arguments.append(b"" if want is None else msgspec.msgpack.encode(want))
         told = self._run("exchange", arguments)
         if told is None:
+            self._beats.pop(process, None)
             raise LeaseLost(process)
         if len(told) == 1:
             raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {int(told[0])}.")
-        now_ms, mark, steered, drain, late, cancels, lanes, policies, claims = told
+        now_ms, mark, steered, drain, late, cancels, lanes, policies, claims, remembered = told
         self._steered[process] = int(steered)
+        self._note_beat(process, int(remembered))
         with self._server.translated():
             return Answer(
                 claims=tuple(read_claims(Catalog(lanes, policies), claims)) if claims else (),
@@ -193,6 +199,12 @@ class RedisEngine:
                 now_ms=now_ms,
                 mark=mark,
             )
+
+    def _note_beat(self, process: ProcessId, beat: int) -> None:
+        if process not in self._beats and len(self._beats) >= _BEATS_KEPT:
+            with contextlib.suppress(KeyError, RuntimeError):  # another thread made room
+                del self._beats[next(iter(self._beats))]
+        self._beats[process] = beat
 
     def renew(self, tender: ProcessId, leases: Sequence[ProcessId], deaths: Sequence[Death] = ()) -> Renewed:
         arguments: list[Argument] = [tender, os.urandom(_SEED_BYTES), len(leases), *leases, len(deaths)]

@@ -2,30 +2,37 @@
 --
 -- before: changes' jobs in `claims` under their fences, ready jobs in lines -> after: jobs as their changes say; up to
 -- `want` jobs in `claims` under new fences; `beats` has what the answer was, unless nothing was changed or claimed.
--- ARGV: clock, process, beat, how many errors a history keeps, random seed of the fences, how many changes; for each
--- id, fence, record from ran_us on, next state; or `x`, next state, after_ms, whether an attempt was charged, whether
--- it runs alone, error or empty, how many ledger entries, each entry and value, runs of follow-ups (see adding.lua);
--- last, MessagePack of what is wanted, or empty.
+-- ARGV: clock, process, beat, the last beat that the process knows to be remembered, or empty, how many errors a history
+-- keeps, random seed of the fences, how many changes; for each id, fence, record from ran_us on, next state; or `x`,
+-- next state, after_ms, whether an attempt was charged, whether it runs alone, error or empty, how many ledger entries,
+-- each entry and value, runs of follow-ups (see adding.lua); last, MessagePack of what is wanted, or empty.
 -- Answers: nothing without a live lease; {last beat} for an old beat; else {now, mark, steered, drain, late ids, fences
--- to cancel, lanes, policies, claims}.
+-- to cancel, lanes, policies, claims, last beat that is remembered}.
+-- A store that remembers less than the process knows went back in time: the process will not end what it has ended
+-- already, so its lease is void.
 -- include common
 -- include leases
 -- include changing
 -- include claiming
 
-local name, beat, kept, seed = my.take(), tonumber(my.take()), tonumber(my.take()), my.take()
+local name, beat, known = my.take(), tonumber(my.take()), tonumber(my.take())
+local kept, seed = tonumber(my.take()), my.take()
 local number, worker = my.process_of(name)
 local changes = {}
 for at = 1, tonumber(my.take()) do changes[at] = my.read_change() end
 local want = my.take()
+local raw = call('HGET', P .. 'beats', name)
+local last = raw and cmsgpack.unpack(raw) or { 0, 0 }
+if number and known and last[1] < known then
+  my.void_lease(name)
+  number = nil
+end
 if not number then
   if #changes > 0 then call('HINCRBY', P .. 'meta', 'late', #changes) end
   return false
 end
 
-local raw = call('HGET', P .. 'beats', name)
 local numbers = call('HMGET', P .. 'meta', 'seq', 'steered')
-local last = raw and cmsgpack.unpack(raw) or { 0, 0 }
 if beat < math.max(1, last[1]) then return { my.text(last[1]) } end
 
 local late, told, mark = {}, {}, nil
@@ -47,6 +54,7 @@ else
   mark = (my.seq or tonumber(numbers[1] or 0)) - (more and 1 or 0)
   if #changes > 0 or #told > 0 then
     call('HSET', P .. 'beats', name, cmsgpack.pack({ beat, mark, unpack(late) }))
+    last = { beat }
   end
   my.close()
 end
@@ -58,4 +66,4 @@ if my.has_some('cancel') then
   end
 end
 local drain = call('SISMEMBER', P .. 'draining', worker)
-return { now, mark, numbers[2] or '0', drain, late, cancels, my.shown.lanes, my.shown.policies, told }
+return { now, mark, numbers[2] or '0', drain, late, cancels, my.shown.lanes, my.shown.policies, told, my.text(last[1]) }
