@@ -1,6 +1,7 @@
 """What the Redis engine does when its server is full, unfit, gone, frozen, restarted or replaced by another."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,6 +294,33 @@ def test_process_that_another_engine_object_speaks_for_is_believed(server: Redis
     [claim] = claims(engine, 1)
     other = open_engine(server.url)
     assert other.exchange(P1, 2, [change(claim)], None).late == ()
+
+
+# -- an exchange that comes late --------------------------------------------------------------------------------------
+
+
+def test_claims_of_an_idle_exchange_that_came_late_are_told_next(server: RedisServer, engine: Engine) -> None:
+    assert claims(engine, 3) == ()  # a repeat: the first call is still on its way
+    add(engine, "a", "b", "c")
+    late = open_engine(server.url)
+    assert [claim.id for claim in late.exchange(P1, 3, (), want(limit=2)).claims] == ["a", "b"]
+    told = claims(engine, 4)
+    assert [claim.id for claim in told] == ["a", "b"]
+    assert claims(engine, 4) == told
+    answer = engine.exchange(P1, 5, [change(claim) for claim in told], want())
+    assert (answer.late, [claim.id for claim in answer.claims]) == ((), ["c"])
+
+
+def test_connection_that_did_not_answer_is_reset_so_that_nothing_comes_late() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = open_engine(f"redis://127.0.0.1:{silent.getsockname()[1]}/0?timeout=200ms")
+        engine._server._is_checked = True  # type: ignore[attr-defined]
+        with pytest.raises(EngineBusy):
+            engine._server.command("PING")  # type: ignore[attr-defined]
+        connection, _ = silent.accept()
+        with connection, pytest.raises(ConnectionResetError):
+            while connection.recv(4096):
+                pass
 
 
 # -- another server in its place --------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ class Server:
             self._give_back(wire)
             raise
         except FAILURES as error:
-            wire.close()
+            wire.abandon()
             self.close()
             raise self._translator.told(error) from error
         except BaseException:

@@ -4,8 +4,10 @@ A command and its answer cost one write and one read. The general clients of Red
 enqueue has time for; what the engine needs of them fits here.
 """
 
+import contextlib
 import select
 import socket
+import struct
 import time
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ Word = str | int | bytes
 
 _READ_BYTES = 65_536
 _IDLE_S = 1.0
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Wire:
@@ -84,6 +87,12 @@ class Wire:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | select.POLLHUP)
         return not poll.poll(0)
+
+    def abandon(self) -> None:
+        """Close so that what is still on its way is not delivered later, where that can be helped."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.close()
 
     def close(self) -> None:
         self._socket.close()

@@ -10,6 +10,8 @@
 -- to cancel, lanes, policies, claims, last beat that is remembered}.
 -- A store that remembers less than the process knows went back in time: the process will not end what it has ended
 -- already, so its lease is void.
+-- A store that remembers more did what the process took for failed and then asked anew, as idle calls may be: the claims
+-- since then are told now in place of new ones.
 -- include common
 -- include leases
 -- include changing
@@ -35,22 +37,41 @@ end
 local numbers = call('HMGET', P .. 'meta', 'seq', 'steered')
 if beat < math.max(1, last[1]) then return { my.text(last[1]) } end
 
+-- Tell the claims since a beat in the order in which they were made, and put them under this beat.
+local function tell_since(first)
+  local held, ids, fences = {}, {}, {}
+  for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. number)) do
+    local record = call('HGET', P .. 'claims', id)
+    local _, since, place, _, fence = my.claim_of(record)
+    if since >= first then held[#held + 1] = { since, place, id, fence, record } end
+  end
+  table.sort(held, function(one, other)
+    if one[1] ~= other[1] then return one[1] < other[1] end
+    return one[2] < other[2]
+  end)
+  for at, one in ipairs(held) do
+    ids[at], fences[at] = one[3], one[4]
+    if one[1] ~= beat then
+      call('HSET', P .. 'claims', one[3], struct.pack('>I4i8I4', number, beat, at) .. sub(one[5], 17))
+    end
+  end
+  return my.tell(ids, fences, my.many_of('HMGET', 'jobs', ids))
+end
+
 local late, told, mark = {}, {}, nil
 if beat == last[1] then
-  local held, records, ids, fences = {}, {}, {}, {}
-  for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. number)) do
-    local _, since, place, _, fence = my.claim_of(call('HGET', P .. 'claims', id))
-    if since == beat then held[#held + 1] = { place, id, fence } end
-  end
-  table.sort(held, function(one, other) return one[1] < other[1] end)
-  for at, one in ipairs(held) do ids[at], fences[at] = one[2], one[3] end
-  told = my.tell(ids, fences, my.many_of('HMGET', 'jobs', ids))
+  told = tell_since(beat)
   mark = last[2]
   for at = 3, #last do late[#late + 1] = last[at] end
 else
   late = my.apply_changes(changes, kept)
   local more = false
-  if want ~= '' then told, more = my.claim_jobs(cmsgpack.unpack(want), number, name, beat, seed) end
+  if known and last[1] > known then told = tell_since(known + 1) end
+  if #told > 0 then
+    more = true
+  elseif want ~= '' then
+    told, more = my.claim_jobs(cmsgpack.unpack(want), number, name, beat, seed)
+  end
   mark = (my.seq or tonumber(numbers[1] or 0)) - (more and 1 or 0)
   if #changes > 0 or #told > 0 then
     call('HSET', P .. 'beats', name, cmsgpack.pack({ beat, mark, unpack(late) }))
