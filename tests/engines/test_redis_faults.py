@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,6 +322,40 @@ def test_connection_that_did_not_answer_is_reset_so_that_nothing_comes_late() ->
         with connection, pytest.raises(ConnectionResetError):
             while connection.recv(4096):
                 pass
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "subject", [Subject(queues=("mine",)), Subject(jobs=(JobId("mine"),))], ids=["work", "results"]
+)
+def test_wait_hardly_asks_while_the_news_are_those_of_others(
+    server: RedisServer, engine: Engine, subject: Subject
+) -> None:
+    add(engine, "mine")
+    mark = engine.exchange(P2, 1, (), None).mark
+    with server.client() as client:
+        news = "for at = 1, 30000 do redis.call('XADD', KEYS[1], 1000000 + at .. '-0', 'of', 'another') end"
+        for kind in ("work", "done"):
+            client.eval(news, 1, f"{{penstock}}:news:{kind}")
+        client.config_resetstat()
+        engine.wait(subject, mark, 0.3)
+        told = client.info("commandstats")
+    assert told["cmdstat_xread"]["calls"] <= 0.3 / 0.002 + 1
+    assert told.get("cmdstat_evalsha", {"calls": 0})["calls"] <= 2
+
+
+def test_wait_for_a_result_ends_with_it_among_the_ends_of_others(engine: Engine) -> None:
+    add(engine, "a", "mine")
+    first, mine = claims(engine, 1)
+    waits = threading.Thread(target=engine.wait, args=(Subject(jobs=(mine.id,)), 0, 60))
+    waits.start()
+    engine.exchange(P1, 2, [change(first)], None)
+    assert waits.is_alive()
+    engine.exchange(P1, 3, [change(mine)], None)
+    waits.join(PROMPT_S)
+    assert not waits.is_alive()
 
 
 # -- another server in its place --------------------------------------------------------------------------------------

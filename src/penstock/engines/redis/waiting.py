@@ -15,6 +15,7 @@ from penstock.model.errors import EngineUnavailable
 
 _POLL_S = 1.0
 _PAUSE_S = 0.2
+_PAUSE_AFTER_OTHERS_S = (0.002, 0.005)
 #: How much later than the end of a wait its answer may come.
 _GRACE_S = 1.0
 _ENTRIES = 64
@@ -37,6 +38,7 @@ class Waiting:
     ) -> None:
         self._server, self._subject, self._look = server, subject, look
         self._marks = marks
+        self._looked = time.monotonic()
         self._must_look = bool(subject.jobs) or None in marks.values()
 
     def until(self, deadline: float) -> None:
@@ -56,11 +58,17 @@ class Waiting:
         if left <= 0 or not self._marks:
             return not self._marks
         entries = self._read(left)
-        self._must_look = not entries or bool(self._subject.jobs)
-        return any(self._concerns(kind, fields) for kind, fields in entries if kind != "done")
+        concerning = {kind for kind, fields in entries if self._concerns(kind, fields)}
+        if concerning - {"done"}:
+            return True
+        self._must_look = not entries or bool(concerning) or time.monotonic() - self._looked > _POLL_S
+        if not self._must_look:  # the news of others come as fast as they like
+            time.sleep(max(0.0, min(deadline - time.monotonic(), random.uniform(*_PAUSE_AFTER_OTHERS_S))))
+        return False
 
     def _is_known_to_have_come(self) -> bool:
         over, numbers = self._look()
+        self._looked = time.monotonic()
         was_set_back = False
         for kind, mark in self._marks.items():
             if mark is None or kind == "done" or numbers[kind] < mark:
@@ -87,6 +95,8 @@ class Waiting:
         wanted: tuple[str, ...] = ()
         if kind == "work":
             wanted = self._subject.queues or ()
+        elif kind == "done":
+            wanted = tuple(self._subject.jobs)
         elif kind == "steer" and self._subject.process is not None:
             wanted = (self._subject.process,)
         named = fields[1::2]
