@@ -12,6 +12,7 @@ import pytest
 from penstock.engine import Added, AddRequest, Cancel, Engine, Examination, Kick, Subject, WorkerInfo
 from penstock.engines.open import examine, is_there, open_engine
 from penstock.engines.redis.engine import RedisEngine
+from penstock.engines.redis.errors import Refusal, Translator
 from penstock.engines.redis.guard import ClockGuard
 from penstock.engines.redis.scripts import scripts_for
 from penstock.engines.redis.server import slot_of
@@ -170,6 +171,16 @@ def test_full_server_refuses_new_jobs_and_lets_all_others_end(
     add(engine, "d")
 
 
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("OOM", EngineFull), ("MISCONF", EngineFull), ("READONLY", EngineReadOnly), ("NOPERM", EngineDown)],
+)
+def test_refusal_inside_a_script_of_an_older_server_is_understood(code: str, kind: type[EngineUnavailable]) -> None:
+    said = f"ERR Error running script (call to f_6b1bf4): @user_script:12: @user_script: 12: -{code} no such thing."
+    assert Refusal(said).code == code
+    assert type(Translator("redis://here", 5).told(Refusal(said))) is kind
+
+
 # -- a server that goes and comes -------------------------------------------------------------------------------------
 
 
@@ -320,8 +331,7 @@ def test_connection_that_did_not_answer_is_reset_so_that_nothing_comes_late() ->
             engine._server.command("PING")  # type: ignore[attr-defined]
         connection, _ = silent.accept()
         with connection, pytest.raises(ConnectionResetError):
-            while connection.recv(4096):
-                pass
+            list(iter(lambda: connection.recv(4096), b""))
 
 
 # -- waiting ----------------------------------------------------------------------------------------------------------

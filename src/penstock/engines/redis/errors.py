@@ -1,5 +1,6 @@
 """What Redis, the network or a stored value says of a failure, in penstock's words."""
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ PASSING = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN",
 ELSEWHERE = frozenset({"READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN"})
 
 _REFUSED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+# What a command in a script was refused for, as a server before 7 tells it.
+_INSIDE = re.compile(r": -(OOM|MISCONF|READONLY|NOPERM)\b")
 
 
 #: How a connection fails: the network, or a peer that is no Redis.
@@ -22,11 +25,12 @@ FAILURES = (OSError, hiredis.HiredisError)
 
 
 class Refusal(Exception):
-    """An answer that is an error; `code` is its first word."""
+    """An answer that is an error; `code` is its first word, or that of the error inside a script."""
 
     def __init__(self, said: str) -> None:
         super().__init__(said)
-        self.code = said.partition(" ")[0]
+        inside = _INSIDE.search(said) if said.startswith("ERR ") else None
+        self.code = said.partition(" ")[0] if inside is None else inside[1]
 
 
 class Translator:
