@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine import Added, AddRequest, Cancel, Engine, Examination, Kick, Subject, WorkerInfo
+from penstock.engine import Added, AddRequest, Cancel, Death, Engine, Examination, Kick, Subject, WorkerInfo
 from penstock.engines.open import examine, is_there, open_engine
 from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.errors import Refusal, Translator
@@ -306,6 +306,14 @@ def test_process_that_another_engine_object_speaks_for_is_believed(server: Redis
     [claim] = claims(engine, 1)
     other = open_engine(server.url)
     assert other.exchange(P1, 2, [change(claim)], None).late == ()
+
+
+def test_process_that_enrolled_anew_under_its_name_begins_with_its_first_beat(engine: Engine) -> None:
+    add(engine, "a", "b")
+    [first, _] = claims(engine, 7)
+    engine.renew(P2, [], [Death(P1)])
+    engine.enrol(WorkerInfo(id="w1"), [P1])
+    assert engine.exchange(P1, 1, [change(first)], None).late == (first.id,)
 
 
 # -- an exchange that comes late --------------------------------------------------------------------------------------

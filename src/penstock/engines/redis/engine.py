@@ -116,7 +116,7 @@ class RedisEngine:
         self._guard = ClockGuard()
         self._long_way = 0
         self._steered: dict[ProcessId, int] = {}
-        self._beats: dict[ProcessId, int] = {}  # the last that the store remembers, as it said
+        self._beats: dict[ProcessId, bytes] = {}  # the last that the store remembers, as it said
         self._scheduled: int | None = None
         weakref.finalize(self, self._server.close).atexit = False
 
@@ -176,7 +176,7 @@ class RedisEngine:
     def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
         checks.check_changes(changes, "redis", _CAPABILITIES)
         checks.check_want(want)
-        known = self._beats.get(process, "")
+        known = self._beats.get(process, b"")
         arguments: list[Argument] = [process, beat, known, HISTORY_KEPT, os.urandom(_SEED_BYTES), len(changes)]
         for change in changes:
             pack_change(change, arguments)
@@ -189,7 +189,7 @@ class RedisEngine:
             raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {int(told[0])}.")
         now_ms, mark, steered, drain, late, cancels, lanes, policies, claims, remembered = told
         self._steered[process] = int(steered)
-        self._note_beat(process, int(remembered))
+        self._note_beat(process, remembered)
         with self._server.translated():
             return Answer(
                 claims=tuple(read_claims(Catalog(lanes, policies), claims)) if claims else (),
@@ -200,7 +200,7 @@ class RedisEngine:
                 mark=mark,
             )
 
-    def _note_beat(self, process: ProcessId, beat: int) -> None:
+    def _note_beat(self, process: ProcessId, beat: bytes) -> None:
         if process not in self._beats and len(self._beats) >= _BEATS_KEPT:
             with contextlib.suppress(KeyError, RuntimeError):  # another thread made room
                 del self._beats[next(iter(self._beats))]

@@ -2,12 +2,12 @@
 --
 -- before: changes' jobs in `claims` under their fences, ready jobs in lines -> after: jobs as their changes say; up to
 -- `want` jobs in `claims` under new fences; `beats` has what the answer was, unless nothing was changed or claimed.
--- ARGV: clock, process, beat, the last beat that the process knows to be remembered, or empty, how many errors a history
--- keeps, random seed of the fences, how many changes; for each id, fence, record from ran_us on, next state; or `x`,
+-- ARGV: clock, process, beat, what the last answer said is remembered, or empty, how many errors a history keeps,
+-- random seed of the fences, how many changes; for each id, fence, record from ran_us on, next state; or `x`,
 -- next state, after_ms, whether an attempt was charged, whether it runs alone, error or empty, how many ledger entries,
 -- each entry and value, runs of follow-ups (see adding.lua); last, MessagePack of what is wanted, or empty.
 -- Answers: nothing without a live lease; {last beat} for an old beat; else {now, mark, steered, drain, late ids, fences
--- to cancel, lanes, policies, claims, last beat that is remembered}.
+-- to cancel, lanes, policies, claims, `process number` and last beat that is remembered}.
 -- A store that remembers less than the process knows went back in time: the process will not end what it has ended
 -- already, so its lease is void.
 -- A store that remembers more did what the process took for failed and then asked anew, as idle calls may be: the claims
@@ -17,9 +17,10 @@
 -- include changing
 -- include claiming
 
-local name, beat, known = my.take(), tonumber(my.take()), tonumber(my.take())
+local name, beat, known_of, known = my.take(), tonumber(my.take()), my.take():match('^(%d+) (%d+)$')
 local kept, seed = tonumber(my.take()), my.take()
 local number, worker = my.process_of(name)
+known = tonumber(known_of) == number and tonumber(known) or nil -- who enrolled anew under its name knows nothing
 local changes = {}
 for at = 1, tonumber(my.take()) do changes[at] = my.read_change() end
 local want = my.take()
@@ -87,4 +88,6 @@ if my.has_some('cancel') then
   end
 end
 local drain = call('SISMEMBER', P .. 'draining', worker)
-return { now, mark, numbers[2] or '0', drain, late, cancels, my.shown.lanes, my.shown.policies, told, my.text(last[1]) }
+return { now, mark, numbers[2] or '0', drain, late, cancels, my.shown.lanes, my.shown.policies, told,
+  number .. ' ' .. my.text(last[1]),
+}
