@@ -181,6 +181,22 @@ def test_refusal_inside_a_script_of_an_older_server_is_understood(code: str, kin
     assert type(Translator("redis://here", 5).told(Refusal(said))) is kind
 
 
+def test_server_that_cannot_write_to_its_disk_can_be_read_by_who_comes_new(
+    server: RedisServer, engine: Engine, tmp_path: Path
+) -> None:
+    add(engine, "a")
+    (tmp_path / "dump.rdb" / "in-the-way").mkdir(parents=True)
+    set_config(server, "save", "3600 1")
+    with server.client() as client:
+        client.bgsave()
+        assert comes_true(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    fresh = open_engine(server.url)
+    with pytest.raises(EngineFull, match="disk"):
+        add(fresh, "b")
+    assert fresh.get([JobId("a")])[0] is not None
+    assert fresh.describe().epoch == engine.describe().epoch
+
+
 # -- a server that goes and comes -------------------------------------------------------------------------------------
 
 

@@ -307,7 +307,9 @@ class RedisEngine:
             return reading.workers(self._run("workers", []))
 
     def describe(self) -> EngineInfo:
-        _, epoch, late = self._run("open", [SCHEMA, os.urandom(8).hex(), "", ""])
+        epoch, late = self._server.command("HMGET", self._server.prefix + b"meta", "epoch", "late")
+        if epoch is None:
+            _, epoch, late = self._run("open", [SCHEMA, os.urandom(8).hex(), "", ""])
         facts, settings = settings_of(self._server.command)
         return EngineInfo(
             kind="redis",
@@ -317,7 +319,7 @@ class RedisEngine:
             schema=SCHEMA,
             epoch=epoch.decode(),
             capabilities=_CAPABILITIES,
-            late_results=int(late),
+            late_results=int(late or 0),
             notes=tuple(notes_of(facts, settings)),
         )
 

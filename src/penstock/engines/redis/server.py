@@ -180,7 +180,10 @@ class Server:
             )
         self._scripts = scripts_for(facts.version)
         replids = (facts.fields.get("master_replid", ""), facts.fields.get("master_replid2", ""))
-        found = int(self._run_on(wire, "open", ("", SCHEMA, os.urandom(8).hex(), *replids))[0])
+        found, epoch, replid = wire.command(("HMGET", self.prefix + b"meta", "schema", "epoch", "replid"))
+        if epoch is None or replids[0].encode() not in (b"", replid):  # a server that cannot write is only read
+            found = self._run_on(wire, "open", ("", SCHEMA, os.urandom(8).hex(), *replids))[0]
+        found = int(found)
         if found != SCHEMA:
             raise SchemaMismatch(
                 found,
