@@ -197,6 +197,17 @@ def test_server_that_cannot_write_to_its_disk_can_be_read_by_who_comes_new(
     assert fresh.describe().epoch == engine.describe().epoch
 
 
+def test_many_jobs_are_altered_in_turns_that_let_others_in(server: RedisServer, engine: Engine) -> None:
+    ids = [f"job-{number}" for number in range(1000)]
+    add(engine, *ids)
+    with server.client() as client:
+        client.config_resetstat()
+        altered = engine.alter([JobId(id) for id in ids], Cancel())
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert {one.after for one in altered} == {State.CANCELLED}
+    assert calls >= 2 * 5
+
+
 # -- a server that goes and comes -------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,9 @@ from penstock.model.job import ErrorInfo, Job, JobId
 from penstock.model.states import State
 
 See = Callable[[Sequence[JobId]], tuple[int, list[Seen | None]]]
+#: So many jobs are altered in one script, during which the server does nothing else.
+_AT_ONCE = 200
+
 Apply = Callable[[Sequence[Argument]], list[bytes]]
 
 
@@ -32,7 +35,7 @@ def alter(ids: Sequence[JobId], alteration: Alteration, see: See, apply: Apply) 
     left = list(range(len(ids)))
     while left:
         first = {ids[at]: at for at in reversed(left)}
-        turn = sorted(first.values())
+        turn = sorted(first.values())[:_AT_ONCE]
         answers |= _in_turn({at: ids[at] for at in turn}, alteration, see, apply)
         left = [at for at in left if at not in answers]
     return [answers[at] for at in range(len(ids))]
