@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from penstock.engine import Added, AddRequest, Cancel, Death, Engine, Examination, Kick, Subject, WorkerInfo
 from penstock.engines.open import examine, is_there, open_engine
@@ -144,6 +145,25 @@ def test_settings_that_are_kept_secret_are_noted(server: RedisServer) -> None:
     info = engine.describe()
     assert info.durability == "D1"
     assert any("does not tell" in note for note in info.notes)
+
+
+def test_rights_that_are_documented_suffice_and_are_no_more(server: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/redis.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith("ACL SETUSER penstock ")]
+    with server.client() as client:
+        client.execute_command(*line.split())
+    engine = open_engine(server.url.replace("redis://", "redis://penstock:password@"))
+    engine.enrol(WorkerInfo(id="w1"), [P1])
+    add(engine, "a")
+    engine.wait(Subject(queues=()), 0, 60)
+    [claim] = claims(engine, 1)
+    assert engine.exchange(P1, 2, [change(claim)], None).late == ()
+    engine.tend(P1)
+    assert engine.describe().durability == "D2"
+    with redis.Redis(port=server.port, username="penstock", password="password", socket_timeout=5) as client:
+        for forbidden in ("FLUSHALL", "FLUSHDB", "KEYS *"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*forbidden.split())
 
 
 # -- a full server ----------------------------------------------------------------------------------------------------
