@@ -214,6 +214,31 @@ def test_counts_stay_exact_when_they_are_folded(engine: PostgresEngine, other: p
     assert [row.states for row in engine.counts()] == [{State.READY: 3}]
 
 
+def test_jobs_of_the_applications_transactions_are_counted_and_folded(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    engine.describe()
+    other.execute("SELECT penstock.enqueue('mail', 'send') FROM generate_series(1, 3)")
+    assert other.execute("SELECT sum(scheduled) FROM penstock.counted").fetchone() == (3,)
+    other.commit()
+    assert [row.states for row in engine.counts()] == [{State.READY: 3}]
+    other.execute("UPDATE penstock.deltas SET slot = (penstock.slot() + 1) % 3")
+    other.commit()
+    engine.tend(P)
+    assert other.execute("SELECT count(*) FROM penstock.deltas").fetchone() == (0,)
+    assert [row.states for row in engine.counts()] == [{State.READY: 3}]
+
+
+def test_arriving_job_that_is_cancelled_is_counted_once(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    engine.add_within(other, [AddRequest((new_job("within", delay_ms=60_000),))])
+    other.commit()
+    other.execute("SELECT penstock.end_waiting('{within}', 'cancelled', NULL, penstock.now_ms())")
+    counted = "SELECT sum(scheduled), sum(cancelled) FROM penstock.counted"
+    assert other.execute(counted).fetchone() == (0, 1)
+    other.commit()
+    assert [row.states for row in engine.counts()] == [{State.CANCELLED: 1}]
+
+
 # -- transactions of the application ----------------------------------------------------------------------------------
 
 

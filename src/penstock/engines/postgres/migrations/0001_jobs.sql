@@ -217,20 +217,22 @@ CREATE INDEX ledger_until ON penstock.ledger (until_ms) WHERE until_ms IS NOT NU
 CREATE INDEX ledger_job ON penstock.ledger (id) WHERE until_ms IS NULL;
 
 -- Jobs that were stored inside a transaction of the application, scheduled for at once: `ready` takes rows of short
--- transactions only. uniqueness: the key of a job that it will replace when `tend` or an exchange receives it.
+-- transactions only. uniqueness: the key of a job that it will replace when `tend` or an exchange receives it. Each counts
+-- as one scheduled job of its line until it is received.
 CREATE TABLE penstock.arrivals (
     arrival bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     window_ms bigint,
+    line integer NOT NULL,
     id text COLLATE "C" NOT NULL,
     uniqueness bytea,
     until text
 );
 CREATE INDEX arrivals_id ON penstock.arrivals (id);
 
--- Counts by line and state are the sum of `totals` and of all deltas. Each transaction appends what it changed to the
--- slot of its ten seconds; `tend` adds a past slot to the totals and truncates it, which no old transaction can hinder as
--- it hinders the removal of deleted rows. Slot 3 is for transactions of the application, which may be long: it is never
--- truncated. finished counts ends and never falls. Line 0: late results.
+-- Counts by line and state are the sum of `totals`, of all deltas and of the arrivals. Each transaction appends what it
+-- changed to the slot of its ten seconds; `tend` adds a past slot to the totals and truncates it, which no old transaction
+-- can hinder as it hinders the removal of deleted rows. Transactions of the application, which may be long, append
+-- arrivals only. finished counts ends and never falls. Line 0: late results.
 CREATE TABLE penstock.totals (
     line integer PRIMARY KEY,
     scheduled bigint NOT NULL,
@@ -259,7 +261,6 @@ CREATE TABLE penstock.deltas (
 CREATE TABLE penstock.deltas_0 PARTITION OF penstock.deltas FOR VALUES IN (0) WITH (autovacuum_enabled = false);
 CREATE TABLE penstock.deltas_1 PARTITION OF penstock.deltas FOR VALUES IN (1) WITH (autovacuum_enabled = false);
 CREATE TABLE penstock.deltas_2 PARTITION OF penstock.deltas FOR VALUES IN (2) WITH (autovacuum_enabled = false);
-CREATE TABLE penstock.deltas_3 PARTITION OF penstock.deltas FOR VALUES IN (3);
 
 CREATE VIEW penstock.counted AS
     SELECT line, sum(scheduled)::bigint AS scheduled, sum(ready)::bigint AS ready, sum(running)::bigint AS running,
@@ -271,5 +272,7 @@ CREATE VIEW penstock.counted AS
         UNION ALL
         SELECT line, scheduled, ready, running, succeeded, cancelled, expired, buried, finished, late
         FROM penstock.deltas
+        UNION ALL
+        SELECT line, 1, 0, 0, 0, 0, 0, 0, 0, 0 FROM penstock.arrivals
     ) every
     GROUP BY line;

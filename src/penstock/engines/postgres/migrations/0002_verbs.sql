@@ -249,13 +249,14 @@ BEGIN
         RAISE serialization_failure USING MESSAGE = 'the same id was used at this moment';
     END IF;
     IF p_within THEN
-        INSERT INTO penstock.arrivals (window_ms, id, uniqueness, until)
-        VALUES (j.window_ms, j.id, CASE WHEN v_replaces THEN j.uniqueness END, j.until);
-    ELSIF v_seq IS NOT NULL THEN
-        INSERT INTO penstock.ready (line, seq, since_ms, expires_ms, id) VALUES (j.line, v_seq, p_now, v_deadline, j.id);
+        INSERT INTO penstock.arrivals (window_ms, line, id, uniqueness, until)
+        VALUES (j.window_ms, j.line, j.id, CASE WHEN v_replaces THEN j.uniqueness END, j.until);
+    ELSE
+        INSERT INTO penstock.ready (line, seq, since_ms, expires_ms, id)
+        SELECT j.line, v_seq, p_now, v_deadline, j.id WHERE v_seq IS NOT NULL;
+        INSERT INTO penstock.deltas (slot, line, scheduled, ready)
+        VALUES (penstock.slot(), j.line, (v_seq IS NULL)::integer, (v_seq IS NOT NULL)::integer);
     END IF;
-    INSERT INTO penstock.deltas (slot, line, scheduled, ready) VALUES (
-        CASE WHEN p_within THEN 3 ELSE penstock.slot() END, j.line, (v_seq IS NULL)::integer, (v_seq IS NOT NULL)::integer);
     code := 0;
     holder := j.id;
 END $$;
@@ -783,11 +784,13 @@ DECLARE
     a penstock.arrivals;
     v_holder text;
     v_ids text[] := '{}';
+    v_lines integer[] := '{}';
     v_count integer := 0;
 BEGIN
     FOR a IN SELECT * FROM penstock.arrivals ORDER BY arrival LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
         v_count := v_count + 1;
         DELETE FROM penstock.arrivals WHERE arrival = a.arrival;
+        v_lines := v_lines || a.line;
         v_holder := NULL;
         IF a.uniqueness IS NOT NULL AND EXISTS (SELECT FROM penstock.jobs WHERE id = a.id) THEN
             v_holder := penstock.hold_unique(a.uniqueness, a.id, a.until, a.window_ms, 'replace', p_now);
@@ -800,6 +803,8 @@ BEGIN
         END IF;
     END LOOP;
     IF v_count > 0 THEN
+        INSERT INTO penstock.deltas (slot, line, scheduled)
+        SELECT penstock.slot(), l.line, count(*) FROM unnest(v_lines) l(line) GROUP BY l.line;
         SELECT array_agg(u.id ORDER BY u.place) INTO v_ids
         FROM unnest(v_ids) WITH ORDINALITY AS u(id, place) JOIN penstock.jobs j ON j.id = u.id
         WHERE j.due_ms <= p_now;
