@@ -25,9 +25,9 @@ from penstock.model.errors import (
     SchemaMismatch,
     StoreInvalid,
 )
-from penstock.model.job import Claim, JobId, ProcessId
+from penstock.model.job import Claim, Details, JobId, ProcessId, Unique
 from penstock.model.states import State
-from penstock.testing.conformance.trial import new_job, want
+from penstock.testing.conformance.trial import change, new_job, want
 from tests.servers.postgres import PostgresServer
 
 P = ProcessId("p")
@@ -250,6 +250,51 @@ def test_long_transaction_that_enqueued_holds_nobody_up(engine: PostgresEngine, 
     engine.tend(P)
     other.commit()
     assert eventually(lambda: [claim.id for claim in worker.claim()] == ["within"])
+
+
+@pytest.mark.parametrize("until", ["ended", "started"])
+@pytest.mark.parametrize("clash", ["keep", "replace"])
+def test_open_transaction_that_met_a_unique_key_holds_no_worker_up(
+    url: str, other: psycopg.Connection, until: str, clash: str
+) -> None:
+    engine = opened(f"{url}?timeout=2s")
+    worker = Worker(engine)
+    add(engine, id="first", details=Details(unique=Unique("k", until=until)))
+    claims = worker.claim() if until == "ended" else ()
+    second = new_job("second", details=Details(unique=Unique("k", until=until, clash=clash)))
+    engine.add_within(other, [AddRequest((second,))])
+    if until == "ended":
+        worker.beat += 1
+        assert not engine.exchange(P, worker.beat, [change(claim) for claim in claims], None).late
+    else:
+        assert [claim.id for claim in worker.claim()] == ["first"]
+    engine.close()
+
+
+def test_open_transaction_that_met_an_idempotency_key_does_not_lock_it(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    details = Details(idempotency_key="k")
+    add(engine, id="first", details=details)
+    engine.add_within(other, [AddRequest((new_job("second", details=details),))])
+    with psycopg.connect(url) as third:
+        assert third.execute("SELECT id FROM penstock.keys FOR UPDATE NOWAIT").fetchall() == [("first",)]
+
+
+def test_replacement_that_must_wait_holds_up_neither_other_arrivals_nor_the_tender(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    worker = Worker(engine)
+    unique = Unique("k", clash="replace")
+    add(engine, id="first", details=Details(unique=unique))
+    with psycopg.connect(url) as third:
+        engine.add_within(third, [AddRequest((new_job("second", details=Details(unique=unique)),))])
+        engine.add_within(third, [AddRequest((new_job("beside"),))])
+        other.execute("SELECT FROM penstock.uniques FOR UPDATE")
+        third.commit()
+    assert engine.tend(P).next_ms is None
+    assert {claim.id for claim in worker.claim()} == {"first", "beside"}
+    other.commit()
 
 
 def test_connection_that_commits_by_itself_is_refused(engine: PostgresEngine, url: str) -> None:

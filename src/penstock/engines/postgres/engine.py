@@ -5,6 +5,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from penstock.engine import (
@@ -42,7 +43,7 @@ from penstock.engines.postgres.schema import schema_version
 from penstock.engines.postgres.store import Row, Session, Store
 from penstock.engines.postgres.tending import Tending
 from penstock.engines.postgres.within import Caller
-from penstock.model.errors import EngineUnavailable, LeaseLost, PenstockError
+from penstock.model.errors import EngineBusy, EngineUnavailable, LeaseLost, PenstockError
 from penstock.model.job import Change, Fence, Job, JobId, NewJob, ProcessId
 
 _T = TypeVar("_T")
@@ -333,11 +334,15 @@ class PostgresEngine:
             return query()
 
     def _receive(self, *, at_once: bool = False) -> None:
-        """Take over what transactions of the application have committed, when there may be some."""
+        """Take over what transactions of the application have committed, when there may be some.
+
+        What is in the way now is taken over the next time: no verb fails for it.
+        """
         listener, now_s = self._listener, time.monotonic()
         if at_once or self._clock is not None or listener.arrived or now_s - self._received_s > _RECEIVE_EVERY_S:
             listener.arrived, self._received_s = False, now_s
-            self.store.rows("receive", self._wall_ms())
+            with suppress(EngineBusy):
+                self.store.rows("receive", self._wall_ms())
 
     def _may_have_changed(self, subject: Subject, since: int, until: float) -> bool:
         try:

@@ -176,7 +176,10 @@ SELECT j.id FROM penstock.jobs j WHERE j.expires_ms <= %s AND NOT j.started
 ORDER BY j.expires_ms, j.id LIMIT %s
 
 -- name: next_due
-SELECT due_ms FROM penstock.jobs WHERE due_ms IS NOT NULL ORDER BY due_ms LIMIT 1
+-- One that has yet to arrive is not due, however long its key is held by another transaction.
+SELECT j.due_ms FROM penstock.jobs j WHERE j.due_ms IS NOT NULL
+    AND NOT EXISTS (SELECT FROM penstock.arrivals a WHERE a.id = j.id)
+ORDER BY j.due_ms LIMIT 1
 
 -- name: next_expiry
 SELECT j.expires_ms FROM penstock.jobs j WHERE j.expires_ms IS NOT NULL AND NOT j.started

@@ -206,6 +206,7 @@ DECLARE
     v_at bigint := coalesce(j.run_at_ms, p_now + j.delay_ms);
     v_deadline bigint := coalesce(p_now + j.expires_in_ms, j.expires_ms);
     v_replaces boolean := false;
+    v_clash text := j.clash;
     v_seq bigint;
 BEGIN
     holder := j.id;
@@ -226,11 +227,14 @@ BEGIN
         END IF;
     END IF;
     IF j.uniqueness IS NOT NULL THEN
-        v_replaces := p_within AND j.clash = 'replace' AND EXISTS (
-            SELECT FROM penstock.uniques u JOIN penstock.jobs w ON w.id = u.id
-            WHERE u.digest = j.uniqueness AND NOT EXISTS (SELECT FROM penstock.claims c WHERE c.id = u.id));
+        IF p_within AND j.clash = 'replace' THEN
+            v_replaces := EXISTS (
+                SELECT FROM penstock.uniques u JOIN penstock.jobs w ON w.id = u.id
+                WHERE u.digest = j.uniqueness AND NOT EXISTS (SELECT FROM penstock.claims c WHERE c.id = u.id));
+            v_clash := 'keep';  -- a holder that runs stands in for it, and must not be locked
+        END IF;
         IF NOT v_replaces THEN
-            holder := penstock.hold_unique(j.uniqueness, j.id, j.until, j.window_ms, j.clash, p_now);
+            holder := penstock.hold_unique(j.uniqueness, j.id, j.until, j.window_ms, v_clash, p_now);
             IF holder IS NOT NULL THEN
                 IF j.idempotency IS NOT NULL THEN
                     DELETE FROM penstock.keys WHERE digest = j.idempotency;
@@ -261,22 +265,24 @@ BEGIN
     holder := j.id;
 END $$;
 
--- Take an idempotency key, or answer whose it is; that of a job which is no more is free.
+-- Take an idempotency key, or answer whose it is; that of a job which is no more is free. A key that is not taken is only
+-- read, here and in `hold_unique`: an insertion that meets it would lock it until the transaction at hand ends.
 CREATE FUNCTION penstock.hold_key(p_digest bytea, p_id text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     v_holder text;
 BEGIN
     LOOP
+        SELECT k.id INTO v_holder FROM penstock.keys k WHERE k.digest = p_digest AND (
+            EXISTS (SELECT FROM penstock.jobs j WHERE j.id = k.id) OR EXISTS (SELECT FROM penstock.ended e WHERE e.id = k.id));
+        IF FOUND THEN
+            RETURN v_holder;
+        END IF;
         INSERT INTO penstock.keys AS k (digest, id) VALUES (p_digest, p_id)
         ON CONFLICT (digest) DO UPDATE SET id = excluded.id
         WHERE NOT EXISTS (SELECT FROM penstock.jobs WHERE id = k.id)
             AND NOT EXISTS (SELECT FROM penstock.ended WHERE id = k.id);
         IF FOUND THEN
             RETURN NULL;
-        END IF;
-        SELECT id INTO v_holder FROM penstock.keys WHERE digest = p_digest;
-        IF FOUND THEN
-            RETURN v_holder;
         END IF;
     END LOOP;
 END $$;
@@ -290,6 +296,11 @@ DECLARE
     v_error bytea;
 BEGIN
     LOOP
+        SELECT id INTO v_holder FROM penstock.uniques
+        WHERE digest = p_digest AND (free_ms IS NULL OR free_ms > p_now) AND p_clash <> 'replace';
+        IF FOUND THEN
+            RETURN v_holder;
+        END IF;
         INSERT INTO penstock.uniques AS u (digest, free_ms, until, id)
         VALUES (p_digest, CASE WHEN p_until = 'window' THEN p_now + p_window END, p_until, p_id)
         ON CONFLICT (digest) DO UPDATE SET free_ms = excluded.free_ms, until = excluded.until, id = excluded.id
@@ -298,9 +309,7 @@ BEGIN
             RETURN NULL;
         END IF;
         SELECT id INTO v_holder FROM penstock.uniques WHERE digest = p_digest;
-        IF FOUND AND p_clash <> 'replace' THEN
-            RETURN v_holder;
-        ELSIF FOUND THEN
+        IF FOUND AND p_clash = 'replace' THEN
             v_error := convert_to(json_build_object('kind', 'cancelled', 'message', 'replaced by ' || p_id)::text, 'UTF8');
             IF v_holder <> ALL (penstock.end_waiting(ARRAY[v_holder], 'cancelled', v_error, p_now)) THEN
                 RETURN v_holder;
@@ -777,24 +786,32 @@ BEGIN
 END $$;
 
 -- Take over what committed transactions of the application have stored: those that wait for no later time become ready,
--- and those that were to replace another do so now.
+-- and those that were to replace another do so now. One whose key a transaction holds that is still open waits for the
+-- next time, and after it all that replace, so that those beside them are not held up.
 CREATE FUNCTION penstock.receive(p_limit integer, p_now bigint) RETURNS integer LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off SET lock_timeout = '50ms' AS $$
 DECLARE
     a penstock.arrivals;
     v_holder text;
     v_ids text[] := '{}';
     v_lines integer[] := '{}';
+    v_blocked boolean := false;
     v_count integer := 0;
 BEGIN
     FOR a IN SELECT * FROM penstock.arrivals ORDER BY arrival LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
+        CONTINUE WHEN v_blocked AND a.uniqueness IS NOT NULL;
+        v_holder := NULL;
+        IF a.uniqueness IS NOT NULL AND EXISTS (SELECT FROM penstock.jobs WHERE id = a.id) THEN
+            BEGIN
+                v_holder := penstock.hold_unique(a.uniqueness, a.id, a.until, a.window_ms, 'replace', p_now);
+            EXCEPTION WHEN lock_not_available THEN
+                v_blocked := true;
+                CONTINUE;
+            END;
+        END IF;
         v_count := v_count + 1;
         DELETE FROM penstock.arrivals WHERE arrival = a.arrival;
         v_lines := v_lines || a.line;
-        v_holder := NULL;
-        IF a.uniqueness IS NOT NULL AND EXISTS (SELECT FROM penstock.jobs WHERE id = a.id) THEN
-            v_holder := penstock.hold_unique(a.uniqueness, a.id, a.until, a.window_ms, 'replace', p_now);
-        END IF;
         IF v_holder IS NULL THEN
             v_ids := v_ids || a.id;
         ELSE
