@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -180,7 +181,7 @@ def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEng
     add(engine, id="first")
     assert [claim.id for claim in worker.claim()] == ["first"]
     other.execute(
-        "SELECT penstock.add(NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL, NULL,"
+        "SELECT penstock.add('1s', NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL, NULL,"
         " ARRAY['{}'::bytea])"
     )
     add(engine, id="early")
@@ -400,13 +401,48 @@ def test_table_that_is_locked_makes_calls_busy_in_time(url: str, engine: Postgre
     with psycopg.connect(url) as db:
         db.execute("LOCK TABLE penstock.jobs")
         began = time.monotonic()
-        with pytest.raises(EngineBusy, match="1 s"):
+        with pytest.raises(EngineBusy, match="lock timeout"):
             add(hasty)
-        assert time.monotonic() - began < DEADLINE_S
+        with pytest.raises(EngineBusy, match="lock timeout"):
+            add(hasty, details=Details(idempotency_key="k"))
+        assert time.monotonic() - began < 4.0
         with pytest.raises(EngineBusy):
             hasty.alter([JobId("ghost")], Cancel())
     assert add(hasty)
     hasty.close()
+
+
+def test_call_whose_answer_is_overdue_may_have_been_done(url: str, other: psycopg.Connection) -> None:
+    engine = opened(f"{url}?timeout=1s")
+    engine.describe()
+    other.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END'"
+    )
+    other.execute("CREATE TRIGGER slow AFTER INSERT ON penstock.jobs EXECUTE FUNCTION slow()")
+    other.commit()
+    with pytest.raises(EngineDown, match="may have been done"):
+        add(engine, id="late")
+    assert eventually(lambda: engine.get([JobId("late")]) != [None])
+    engine.close()
+
+
+def test_pool_without_room_makes_a_call_busy_that_was_not_sent(url: str) -> None:
+    engine = opened(f"{url}?timeout=1s")
+    engine.describe()
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(engine.store._lent(time.monotonic() + DEADLINE_S))
+        with pytest.raises(EngineBusy, match="1 s"):
+            add(engine)
+    engine.close()
+
+
+def test_wait_for_locks_of_a_callers_transaction_stays_as_it_was(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    other.execute("SET LOCAL lock_timeout = '7s'")
+    engine.add_within(other, [AddRequest((new_job(),))])
+    assert other.execute("SHOW lock_timeout").fetchone() == ("7s",)
 
 
 def test_connection_that_was_ended_while_idle_is_not_noticed(engine: PostgresEngine, other: psycopg.Connection) -> None:

@@ -117,7 +117,9 @@ class PostgresEngine:
         if adding.is_plain(requests) and time.monotonic() > self._careful_until_s and self._store_plain(jobs):
             return adding.stored(requests)
         columns = adding.columns(self._catalog, requests)
-        return adding.answers(requests, self.store.rows("add_each", self._wall_ms(), False, True, *columns))
+        return adding.answers(
+            requests, self.store.rows("add_each", self.store.lock_ms, self._wall_ms(), False, True, *columns)
+        )
 
     def _add_some(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
         """Add what is not empty; of an empty request only the parent is looked at."""
@@ -134,7 +136,9 @@ class PostgresEngine:
 
     def _store_plain(self, jobs: Sequence[NewJob]) -> bool:
         """Store jobs that are new, into queues without a bound; say whether they were."""
-        stored = self.store.row("add", self._wall_ms(), *adding.plain_columns(self._catalog, jobs))[0]
+        stored = self.store.row("add", self.store.lock_ms, self._wall_ms(), *adding.plain_columns(self._catalog, jobs))[
+            0
+        ]
         if stored is None:
             self._careful_until_s = time.monotonic() + _POLL_S
         return bool(stored)
@@ -144,7 +148,7 @@ class PostgresEngine:
         caller = Caller(connection, self.store)
         columns = adding.columns(self._catalog, requests)
         with caller.transaction() as session:
-            rows = session.rows("add_each", self._wall_ms(), True, True, *columns)
+            rows = session.rows("add_each", self.store.lock_ms, self._wall_ms(), True, True, *columns)
         return adding.answers(requests, rows)
 
     def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
@@ -158,7 +162,7 @@ class PostgresEngine:
         if any(change.follow_ups or change.ledger for change in changes):
             rows = self.store.step(lambda session: self._in_parts(session, changes, call, columns, wanted))
         else:
-            rows = self.store.rows("exchange", _ALL, *call, *columns, *wanted)
+            rows = self.store.rows("exchange", self.store.lock_ms, _ALL, *call, *columns, *wanted)
         with self.store.translated():
             return self._answer(process, beat, rows)
 
@@ -171,7 +175,7 @@ class PostgresEngine:
         wanted: tuple[Any, ...],
     ) -> list[Row]:
         """Apply the changes, store what follows from those that came in time, then claim; all in one transaction."""
-        rows = session.rows("exchange", _APPLY, *call, *columns, *wanted)
+        rows = session.rows("exchange", self.store.lock_ms, _APPLY, *call, *columns, *wanted)
         head = exchanging.read_head(rows)
         if not head.applied:
             return rows
@@ -184,8 +188,8 @@ class PostgresEngine:
                 ledger.settle_entry(session, change.id, change.fence, entry)
             for job in change.follow_ups:
                 one = adding.columns(self._catalog, [AddRequest((job,))])
-                session.rows("add_each", call[2], False, False, *one)
-        return session.rows("exchange", _CLAIM, *call, wire.texts(head.late), *columns[1:], *wanted)
+                session.rows("add_each", self.store.lock_ms, call[2], False, False, *one)
+        return session.rows("exchange", self.store.lock_ms, _CLAIM, *call, wire.texts(head.late), *columns[1:], *wanted)
 
     def _answer(self, process: ProcessId, beat: int, rows: Sequence[Row]) -> Answer:
         head = exchanging.read_head(rows)

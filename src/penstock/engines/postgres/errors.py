@@ -34,7 +34,11 @@ _AUTH = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
 
 
 class DeadlinePassed(Exception):
-    """The server did not answer in time; the connection is given up."""
+    """The time ran out before anything was asked of the server."""
+
+
+class AnswerOverdue(Exception):
+    """The server did not answer in time what it was asked, and may do it yet; the connection is given up."""
 
 
 class Translator:
@@ -52,13 +56,15 @@ class Translator:
         """Turn what the driver raises, and stored values that cannot be read, into penstock's errors."""
         try:
             yield
-        except (psycopg.Error, msgspec.DecodeError, DeadlinePassed, OSError) as error:
+        except (psycopg.Error, msgspec.DecodeError, DeadlinePassed, AnswerOverdue, OSError) as error:
             raise self.told(error) from error
 
     def told(self, error: Exception) -> Exception:
         """Give the error to raise in place of a driver's."""
         if isinstance(error, DeadlinePassed):
             return self.busy()
+        if isinstance(error, AnswerOverdue):
+            return self._overdue()
         if isinstance(error, msgspec.DecodeError):
             return self._damaged(error)
         if isinstance(error, psycopg.Error):
@@ -69,6 +75,12 @@ class Translator:
         return EngineBusy(
             f"{self._shown} did not answer within {self._timeout_s:g} s. "
             "Try again; `penstock doctor` shows who holds locks and how busy it is."
+        )
+
+    def _overdue(self) -> EngineDown:
+        return EngineDown(
+            f"{self._shown} did not answer within {self._timeout_s:g} s; what it was asked may have been done. "
+            "Look before you try again, or use an idempotency key; `penstock doctor` shows who holds locks."
         )
 
     def _of_server(self, error: psycopg.Error) -> EngineError | ValueError:

@@ -1,7 +1,8 @@
 -- Every other statement of the engine, by name. `penstock.` stands for the schema that `?schema=` names.
 
 -- name: limit_waits
-SELECT set_config('lock_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)
+SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
+    set_config('idle_in_transaction_session_timeout', %s, true)
 
 -- name: now_ms
 SELECT coalesce(%s::bigint, penstock.now_ms())
@@ -35,13 +36,13 @@ SELECT policy, body FROM penstock.policies WHERE policy = ANY (%s::integer[])
 -- Verbs of the server --------------------------------------------------------------------------------------------------
 
 -- name: add
-SELECT penstock.add(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT penstock.add(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 -- name: add_each
-SELECT * FROM penstock.add_each(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+SELECT * FROM penstock.add_each(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 -- name: exchange
-SELECT * FROM penstock.exchange(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
+SELECT * FROM penstock.exchange(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
     %s, %s, %s)
 
 -- name: receive

@@ -14,7 +14,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.rows import tuple_row
 
 from penstock.engines.postgres import wire
-from penstock.engines.postgres.errors import IN_THE_WAY, NOT_PREPARED, DeadlinePassed, Translator
+from penstock.engines.postgres.errors import IN_THE_WAY, NOT_PREPARED, AnswerOverdue, DeadlinePassed, Translator
 from penstock.engines.postgres.queries import placed, statements
 from penstock.engines.postgres.schema import prepare
 
@@ -118,6 +118,7 @@ class Store:
         prepares: whether statements are prepared on the server, which some poolers do not bear.
 
     Attributes:
+        lock_ms: how long a statement may wait for a lock.
         forget: called when a connection finds another epoch than before, so that what was remembered is not its own.
     """
 
@@ -133,7 +134,8 @@ class Store:
         self._pid = os.getpid()
         self._epoch = ""
         self.forget: Callable[[], None] = _nothing
-        self._lock_ms = str(max(1, round(timeout_s * _LOCK_SHARE * 1000)))
+        self.lock_ms = str(max(1, round(timeout_s * _LOCK_SHARE * 1000)))
+        self._timeout_ms = str(max(1, round(timeout_s * 1000)))
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +170,7 @@ class Store:
     def _transact(self, link: Link, verb: Callable[[Session], _T]) -> _T:
         session = self._session(link)
         with link.transaction():
-            session.rows("limit_waits", self._lock_ms, str(round(self.timeout_s * 1000)))
+            session.rows("limit_waits", self.lock_ms, self._timeout_ms, self._timeout_ms)
             return verb(session)
 
     def _try(self, call: Callable[[Link], _T]) -> _T:
@@ -176,8 +178,7 @@ class Store:
         with self.translated():
             for left in range(_TRIES, 0, -1):
                 try:
-                    with self._lent(until) as link:
-                        return call(link)
+                    return self._ask(call, until)
                 except NOT_PREPARED:
                     if not self.prepares:
                         raise
@@ -187,6 +188,13 @@ class Store:
                         raise
                     time.sleep(random.random() * _LONGEST_PAUSE_S)
             raise DeadlinePassed
+
+    def _ask(self, call: Callable[[Link], _T], until: float) -> _T:
+        with self._lent(until) as link:
+            try:
+                return call(link)
+            except DeadlinePassed as passed:
+                raise AnswerOverdue from passed
 
     # -- connections --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 -- stands for the schema that `?schema=` names. What another language calls is `enqueue`, at the end.
 --
 -- No policy is decided here: which state follows is written in the change that comes in. Times are ms; `p_now` is NULL
--- but in tests, whose clock stands in for the server's.
+-- but in tests, whose clock stands in for the server's. `p_wait` is how long to wait for a lock: less than the client waits
+-- for the answer, so that nothing is done for one who has given up.
 
 CREATE FUNCTION penstock.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
 $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
@@ -121,7 +122,7 @@ END $$;
 -- Store plain jobs: no keys, no id twice, no parent. Answers whether they were stored; if not, because an id is known or
 -- a queue has a bound (NULL), nothing was and `add_each` must decide.
 CREATE FUNCTION penstock.add(
-    p_now bigint, p_ids text[], p_lines integer[], p_policies integer[], p_crcs bigint[], p_delays bigint[],
+    p_wait text, p_now bigint, p_ids text[], p_lines integer[], p_policies integer[], p_crcs bigint[], p_delays bigint[],
     p_run_ats bigint[], p_expires bigint[], p_expires_in bigint[], p_details bytea[], p_envelopes bytea[]
 ) RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -129,6 +130,7 @@ DECLARE
     v_stored integer;
     v_ready integer;
 BEGIN
+    PERFORM set_config('lock_timeout', p_wait, true);
     IF EXISTS (SELECT FROM penstock.queues WHERE max_jobs IS NOT NULL) AND EXISTS (
         SELECT FROM penstock.lines l JOIN penstock.queues q ON q.queue = l.queue
         WHERE l.line = ANY (p_lines) AND q.max_jobs IS NOT NULL
@@ -330,8 +332,8 @@ $$;
 -- 5: `holder`, a queue, is over its bound by `over`; 6: the claim of the parent, `holder`, is stale. Within a transaction of
 -- the application a bound is compared with what can be seen, and no lock on it is held.
 CREATE FUNCTION penstock.add_each(
-    p_now bigint, p_within boolean, p_bounded boolean, p_requests integer[], p_parents text[], p_numbers integer[], p_tokens bigint[],
-    p_ids text[], p_lines integer[], p_policies integer[], p_crcs bigint[], p_delays bigint[], p_run_ats bigint[],
+    p_wait text, p_now bigint, p_within boolean, p_bounded boolean, p_requests integer[], p_parents text[],
+    p_numbers integer[], p_tokens bigint[], p_ids text[], p_lines integer[], p_policies integer[], p_crcs bigint[], p_delays bigint[], p_run_ats bigint[],
     p_expires bigint[], p_expires_in bigint[], p_idempotency bytea[], p_uniqueness bytea[], p_untils text[],
     p_windows bigint[], p_clashes text[], p_details bytea[], p_envelopes bytea[]
 ) RETURNS TABLE (request integer, place integer, code integer, holder text, over bigint, bound bigint, rate double precision)
@@ -347,6 +349,7 @@ DECLARE
     v_rings integer := 0;
     j penstock.incoming;
 BEGIN
+    PERFORM set_config('lock_timeout', p_wait, true);  -- what the caller had comes back when this function returns
     IF p_bounded AND NOT p_within THEN
         PERFORM 1 FROM penstock.queues q WHERE q.max_jobs IS NOT NULL AND q.queue IN (
             SELECT l.queue FROM penstock.lines l WHERE l.line = ANY (p_lines)) ORDER BY q.queue FOR UPDATE;
@@ -553,7 +556,7 @@ END $$;
 -- their group, or NULL for every queue. k_*: how far lines were seen, and p_settled what was drawn so long ago that
 -- whoever drew it has committed: a search begins after the lesser of both.
 CREATE FUNCTION penstock.exchange(
-    p_part integer, p_name text, p_beat bigint, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[],
+    p_wait text, p_part integer, p_name text, p_beat bigint, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[],
     c_states text[], c_afters bigint[], c_rans bigint[], c_started boolean[], c_alone boolean[], c_counters bytea[],
     c_results bytea[], c_errors bytea[], c_degraded text[], w_limit integer, w_tasks text[], w_runners integer[],
     w_alone integer, w_free integer[], w_queues text[], w_groups integer[], p_settled bigint, k_lines integer[],
@@ -591,6 +594,7 @@ DECLARE
     t_runner integer[];
     t_cancel boolean;
 BEGIN
+    PERFORM set_config('lock_timeout', p_wait, true);
     PERFORM penstock.hold_process(p_name);
     SELECT s.process, s.void, s.steer, s.cancels, w.drain INTO p
     FROM penstock.processes s JOIN penstock.workers w ON w.worker = s.worker WHERE s.id = p_name;
@@ -883,7 +887,7 @@ BEGIN
         END IF;
     END LOOP;
     SELECT p.policy INTO v_policy FROM penstock.policies p ORDER BY p.policy LIMIT 1;
-    SELECT * INTO v_answer FROM penstock.add_each(NULL, true, true, ARRAY[1], '{}', '{}', '{}', ARRAY[penstock.new_id()],
+    SELECT * INTO v_answer FROM penstock.add_each('4s', NULL, true, true, ARRAY[1], '{}', '{}', '{}', ARRAY[penstock.new_id()],
         ARRAY[v_line], ARRAY[v_policy], '{}', ARRAY[(extract(epoch FROM delay) * 1000)::bigint],
         ARRAY[(extract(epoch FROM run_at) * 1000)::bigint], '{}', ARRAY[(extract(epoch FROM expires_in) * 1000)::bigint],
         ARRAY[sha256(convert_to(idempotency_key, 'UTF8'))], ARRAY[sha256(convert_to(v_unique, 'UTF8'))], ARRAY['ended'],
