@@ -1,7 +1,6 @@
 """From the parts of a URL to an engine on PostgreSQL, or to what can be said of the store without one."""
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlunsplit
 
 from penstock.engine import Clock, Engine, Examination
 from penstock.model.errors import EngineUnknown
@@ -47,7 +46,7 @@ def _engine(parts: "SplitResult", options: dict[str, Any], clock: Clock | None) 
         ) from error
     words = {name.removeprefix(_LIBPQ): value for name, value in options.items() if name.startswith(_LIBPQ)}
     own = {name: value for name, value in options.items() if not name.startswith(_LIBPQ)}
-    plain = urlunsplit(("postgresql", parts.netloc, parts.path, "", ""))
+    plain = f"postgresql://{parts.netloc}{parts.path}"
     try:
         conninfo = make_conninfo(plain, **({"application_name": "penstock"} | words))
     except ProgrammingError as error:
@@ -65,4 +64,4 @@ def _shown(parts: "SplitResult", options: dict[str, Any]) -> str:
     netloc = f"{name}:***{at}{host}" if ":" in user else parts.netloc
     kept = [f"schema={options['schema']}"] if "schema" in options else []
     kept += [f"{name}={options[_LIBPQ + name]}" for name in ("host", "port", "dbname") if _LIBPQ + name in options]
-    return urlunsplit(("postgresql", netloc, parts.path, "&".join(kept), ""))
+    return f"postgresql://{netloc}{parts.path}" + ("?" + "&".join(kept) if kept else "")
