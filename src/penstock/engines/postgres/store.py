@@ -119,6 +119,7 @@ class Store:
 
     Attributes:
         lock_ms: how long a statement may wait for a lock.
+        epoch: that of the last connection; empty before the first.
         forget: called when a connection finds another epoch than before, so that what was remembered is not its own.
     """
 
@@ -132,7 +133,7 @@ class Store:
         self._idle: list[Link] = []
         self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         self._pid = os.getpid()
-        self._epoch = ""
+        self.epoch = ""
         self.forget: Callable[[], None] = _nothing
         self.lock_ms = str(max(1, round(timeout_s * _LOCK_SHARE * 1000)))
         self._timeout_ms = str(max(1, round(timeout_s * 1000)))
@@ -234,8 +235,8 @@ class Store:
         except BaseException:
             link.close()
             raise
-        if epoch != self._epoch:
-            self._epoch = epoch
+        if epoch != self.epoch:
+            self.epoch = epoch
             self.forget()
         return link
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -12,7 +12,8 @@ from penstock.engines.callers import driver_connection, name_of
 from penstock.engines.postgres.store import Session, Store
 from penstock.model.errors import ConnectionInvalid
 
-_known: "WeakSet[psycopg.Connection[Any]]" = WeakSet()
+#: The epoch of the store that each connection was found to lead to, by the schema that was looked at.
+_known: "WeakKeyDictionary[psycopg.Connection[Any], dict[str, str]]" = WeakKeyDictionary()
 
 
 class Caller:
@@ -60,16 +61,25 @@ class Caller:
 
     def _check_database(self, session: Session) -> None:
         """Compare the stores' epochs: each store has its own."""
-        if self._db in _known:
+        known = _known.setdefault(self._db, {})
+        if known.get(self._store.schema) == self._store.epoch != "":
             return
         try:
-            theirs = session.value("epoch")
+            row = session.row("epoch")
         except psycopg.errors.UndefinedTable:
             theirs = None
-        if theirs != self._store.row("epoch")[0]:
+        else:
+            if row is None:
+                raise ConnectionInvalid(
+                    f"The connection's transaction began before {self._store.shown} was made, and cannot see it. "
+                    "Begin a new transaction, or let it be READ COMMITTED."
+                )
+            theirs = row[0]
+        ours = self._store.row("epoch")[0]
+        if theirs != ours:
             raise ConnectionInvalid(
                 f"The connection is to the database {self._db.info.dbname!r}, "
                 f"but the jobs belong in {self._store.shown}. "
                 "Connect to that database, or name your database as the setting `outbox`."
             )
-        _known.add(self._db)
+        known[self._store.schema] = ours
