@@ -17,6 +17,7 @@ from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.schema import schema_version
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import (
+    ConnectionInvalid,
     EngineBusy,
     EngineDown,
     EngineReadOnly,
@@ -181,8 +182,8 @@ def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEng
     add(engine, id="first")
     assert [claim.id for claim in worker.claim()] == ["first"]
     other.execute(
-        "SELECT penstock.add('1s', NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL, NULL,"
-        " ARRAY['{}'::bytea])"
+        "SELECT penstock.add('1s', NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL,"
+        " NULL, ARRAY['{}'::bytea])"
     )
     add(engine, id="early")
     assert [claim.id for claim in worker.claim()] == ["early"]
@@ -313,6 +314,30 @@ def test_connection_to_another_database_is_refused(engine: PostgresEngine, postg
         pytest.raises(PenstockError, match="the jobs belong in"),
     ):
         engine.add_within(db, [AddRequest((new_job(),))])
+
+
+def test_connection_that_leads_to_one_store_is_refused_for_another(
+    engine: PostgresEngine, other: psycopg.Connection, url: str, postgres_server: PostgresServer
+) -> None:
+    job = [AddRequest((new_job(),))]
+    engine.add_within(other, job)
+    elsewhere, beside = opened(postgres_server.empty_store()), opened(f"{url}?schema=beside")
+    with pytest.raises(ConnectionInvalid, match="the jobs belong in"):
+        elsewhere.add_within(other, job)
+    beside.describe()
+    beside.add_within(other, job)
+    for one in (elsewhere, beside):
+        one.close()
+
+
+def test_transaction_older_than_the_store_is_refused_with_the_way_out(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    other.execute("SELECT count(*) FROM pg_class")
+    engine.describe()
+    with pytest.raises(ConnectionInvalid, match="Begin a new transaction"):
+        engine.add_within(other, [AddRequest((new_job(),))])
 
 
 # -- plain SQL --------------------------------------------------------------------------------------------------------
@@ -570,4 +595,22 @@ def test_options_of_libpq_pass_through(url: str) -> None:
     link = engine.store.connect(time.monotonic() + DEADLINE_S)
     assert link.info.get_parameters()["application_name"] == "shop"
     link.close()
+    engine.close()
+
+
+def test_socket_in_the_options_needs_no_host_before_the_path() -> None:
+    engine = opened("postgresql:///db?host=/nowhere")
+    with pytest.raises(EngineDown, match=r"postgresql:///db\?host=/nowhere"):
+        engine.counts()
+    engine.close()
+
+
+def test_other_default_of_isolation_is_no_matter(url: str, other: psycopg.Connection) -> None:
+    name = other.info.dbname
+    other.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    other.commit()
+    engine = opened(url)
+    level = engine.store.query("SELECT current_setting('transaction_isolation')")
+    assert level == [("read committed",)]
+    assert engine.store.step(lambda session: session.query(b"SHOW transaction_isolation", ())) == level
     engine.close()

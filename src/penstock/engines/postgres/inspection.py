@@ -7,7 +7,7 @@ import psycopg
 
 from penstock.engine import Examination, Finding
 from penstock.engines.postgres.queries import quoted
-from penstock.engines.postgres.schema import found_schema, schema_version
+from penstock.engines.postgres.schema import found_schema, schema_version, settle_isolation
 from penstock.engines.postgres.store import Session, Store
 from penstock.model.errors import EngineError
 
@@ -42,6 +42,7 @@ def inspect(store: Store, *, deep: bool = False) -> Examination:
         return Examination(exists=False, findings=(finding,), known_schema=known)
     try:
         with store.translated():
+            settle_isolation(link, store.shown)
             found = found_schema(link, store.schema, store.shown)
             session = store.session(link)
             findings = [*_server(session), *_standing(store, session, found)]

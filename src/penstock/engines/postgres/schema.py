@@ -12,7 +12,7 @@ from penstock.engines.postgres.queries import placed, quoted
 from penstock.model.errors import SchemaMismatch, StoreInvalid
 from penstock.model.retry import DEFAULT_POLICY
 
-__all__ = ["found_schema", "prepare", "schema_version"]
+__all__ = ["found_schema", "prepare", "schema_version", "settle_isolation"]
 
 # Where the store stands: the cluster, its timeline (which a failover or a restore to a point in time changes) and the
 # database. What the role may not see is left out.
@@ -21,6 +21,24 @@ SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
     CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
     (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
+
+
+def settle_isolation(db: psycopg.Connection[Any], shown: str) -> None:
+    """Let every statement see what has been committed before it, as all that locks and then reads relies on.
+
+    Raises:
+        StoreInvalid: a pooler stands between, which would give the setting to another of its clients.
+    """
+    query = "SELECT current_setting('default_transaction_isolation'), pg_backend_pid()"
+    level, pid = db.execute(query).fetchone() or ("", 0)
+    if level == "read committed":
+        return
+    if pid != db.info.backend_pid:
+        raise StoreInvalid(
+            f"{shown} begins transactions as {level}, which a pooler lets nobody change for long. "
+            "Run ALTER ROLE ... SET default_transaction_isolation = 'read committed' for the role of penstock."
+        )
+    db.execute("SET default_transaction_isolation = 'read committed'")
 
 
 def schema_version() -> int:
@@ -55,6 +73,7 @@ def prepare(db: psycopg.Connection[Any], schema: str, shown: str) -> str:
         StoreInvalid: something else has tables by penstock's names.
         SchemaMismatch: it is newer than this version.
     """
+    settle_isolation(db, shown)
     found, known = found_schema(db, schema, shown), schema_version()
     if found > known:
         raise SchemaMismatch(
