@@ -470,6 +470,23 @@ def test_wait_for_locks_of_a_callers_transaction_stays_as_it_was(
     assert other.execute("SHOW lock_timeout").fetchone() == ("7s",)
 
 
+def test_job_that_is_claimed_while_it_is_cancelled_is_told_to_its_holder(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    worker = Worker(engine)
+    add(engine, id="first")
+    other.execute("SELECT FROM penstock.jobs FOR UPDATE")
+    altering = threading.Thread(target=engine.alter, args=([JobId("first")], Cancel()))
+    altering.start()
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    assert eventually(lambda: engine.store.query(waits) == [(1,)])
+    [claim] = worker.claim()
+    other.commit()
+    altering.join(DEADLINE_S)
+    worker.beat += 1
+    assert engine.exchange(P, worker.beat, (), None).cancels == (claim.fence,)
+
+
 def test_connection_that_was_ended_while_idle_is_not_noticed(engine: PostgresEngine, other: psycopg.Connection) -> None:
     add(engine)
     other.execute(

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from psycopg.errors import SerializationFailure
+
 from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
 from penstock.engines.checks import refusal
 from penstock.engines.forms import counters_in, counters_out, details_in, details_out
@@ -71,10 +73,12 @@ class Altering:
         """Hold the jobs still: an exchange locks the process first, so who holds one of them is locked first here."""
         session, wanted = self._session, wire.texts(ids)
         if isinstance(self._alteration, Cancel):
-            session.rows("hold_holders", wanted)
-            session.do("steer_holders", wanted)
+            holders = wire.ints(flat(session.rows("hold_holders", wanted)))
+            session.do("steer_holders", holders)
         session.rows("lock_jobs", wanted)
         ready = set(flat(session.rows("lock_ready", wanted)))
+        if isinstance(self._alteration, Cancel) and session.rows("unheld_holder", wanted, holders):
+            raise SerializationFailure("a job was claimed at this moment")  # done again, its holder held
         hot = {row[0]: row for row in session.rows("hot_rows", wanted)}
         cold = {row[0]: row for row in session.rows("cold_rows", wanted)}
         return hot, cold, ready

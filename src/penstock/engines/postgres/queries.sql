@@ -294,13 +294,15 @@ SELECT (%s AND penstock.mark() > %s)
 -- Steering -------------------------------------------------------------------------------------------------------------
 
 -- name: hold_holders
-SELECT penstock.hold_process(id) FROM (
-    SELECT DISTINCT p.id FROM penstock.claims c JOIN penstock.processes p ON p.process = c.process WHERE c.id = ANY (%s)
+SELECT process, penstock.hold_process(id)::text FROM (
+    SELECT DISTINCT p.id, p.process FROM penstock.claims c JOIN penstock.processes p ON p.process = c.process WHERE c.id = ANY (%s)
     ORDER BY p.id) holders
 
 -- name: steer_holders
-UPDATE penstock.processes SET steer = true, cancels = true
-WHERE process IN (SELECT c.process FROM penstock.claims c WHERE c.id = ANY (%s))
+UPDATE penstock.processes SET steer = true, cancels = true WHERE process = ANY (%s)
+
+-- name: unheld_holder
+SELECT c.process FROM penstock.claims c WHERE c.id = ANY (%s) AND c.process <> ALL (%s) LIMIT 1
 
 -- name: lock_jobs
 SELECT id FROM penstock.jobs WHERE id = ANY (%s) ORDER BY id FOR UPDATE
