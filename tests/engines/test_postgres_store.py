@@ -1,10 +1,13 @@
 """What the PostgreSQL engine promises beyond what every engine does."""
 
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +16,7 @@ from msgspec import json
 from penstock.engine import AddRequest, Cancel, Engine, Filter, Subject, Want, WorkerInfo
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
+from penstock.engines.postgres.exchanging import Head, Sight
 from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.schema import schema_version
 from penstock.model.codec import decode_envelope
@@ -175,6 +179,44 @@ def test_store_that_was_set_back_is_looked_at_anew(url: str, other: psycopg.Conn
 
 
 # -- lines and cursors ------------------------------------------------------------------------------------------------
+
+
+def test_server_that_began_anew_is_looked_at_anew() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="penstock-"))
+    folder.chmod(0o755)
+    server = PostgresServer(folder)
+    server.start()
+    try:
+        engine = opened(server.empty_store())
+        worker = Worker(engine)
+        add(engine, id="first")
+        assert worker.claim()
+        engine.store.query("DELETE FROM penstock.lines RETURNING 1")
+        server.restart()
+        assert eventually(lambda: _is_up(engine))
+        add(engine, id="second")
+        assert [claim.id for claim in worker.claim()] == ["second"]
+        engine.close()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_up(engine: PostgresEngine) -> bool:
+    with suppress(PenstockError):
+        return bool(engine.describe())
+    return False
+
+
+def test_search_from_the_beginning_is_done_again_when_its_call_failed() -> None:
+    sight = Sight()
+    sight.learn(Head(mark=7))
+    sight._all_s -= 61.0
+    assert sight._settled() == 0
+    sight._marks[0] = (sight._marks[0][0] - 10.0, 7)
+    assert sight._settled() == 0
+    sight.learn(Head(mark=8))
+    assert sight._settled() == 7
 
 
 def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEngine, other: psycopg.Connection) -> None:

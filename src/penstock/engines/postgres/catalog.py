@@ -100,6 +100,7 @@ class Catalog:
         )
 
         def make(session: Session) -> list[int]:
+            session.rows("commit_surely")
             session.do("make_lines", *values)
             return [row[0] for row in session.rows("find_lines", *values)]
 
@@ -110,6 +111,7 @@ class Catalog:
         body = msgspec.json.encode(value)
 
         def make(session: Session) -> int:
+            session.rows("commit_surely")
             session.do("make_policy", value.keep_ms, body)
             return int(session.value("policy_of", body))
 

@@ -67,6 +67,7 @@ class Sight:
         self._seen: dict[int, int] = {}
         self._marks: deque[tuple[float, int]] = deque()
         self._wider_s = self._all_s = monotonic()
+        self._asked_all = False
 
     def columns(self) -> tuple[Any, ...]:
         """Give what an exchange begins its search with."""
@@ -78,6 +79,8 @@ class Sight:
         with self._lock:
             self._seen.update(zip(head.lines, head.seqs, strict=True))
             now_s = monotonic()
+            if self._asked_all:
+                self._asked_all, self._all_s = False, now_s
             if not self._marks or now_s - self._marks[-1][0] >= _MARK_EVERY_S:
                 self._marks.append((now_s, head.mark))
 
@@ -90,7 +93,7 @@ class Sight:
     def _settled(self) -> int:
         now_s = monotonic()
         if now_s - self._all_s > _ALL_EVERY_S:
-            self._all_s = now_s
+            self._asked_all = True
             return 0
         age_s = _SETTLED_S
         if now_s - self._wider_s > _WIDER_EVERY_S:

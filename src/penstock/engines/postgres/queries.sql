@@ -4,6 +4,13 @@
 SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
     set_config('idle_in_transaction_session_timeout', %s, true)
 
+-- name: started
+SELECT pg_postmaster_start_time()::text
+
+-- name: commit_surely
+-- What engines remember must outlive a crash of the server.
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'
+
 -- name: now_ms
 SELECT coalesce(%s::bigint, penstock.now_ms())
 

@@ -120,7 +120,8 @@ class Store:
     Attributes:
         lock_ms: how long a statement may wait for a lock.
         epoch: that of the last connection; empty before the first.
-        forget: called when a connection finds another epoch than before, so that what was remembered is not its own.
+        forget: called when a connection finds another epoch than before, or a server that began anew and may have lost
+            its last commits, so that what was remembered is not its own.
     """
 
     def __init__(self, conninfo: str, *, schema: str, shown: str, timeout_s: float, prepares: bool) -> None:
@@ -133,7 +134,7 @@ class Store:
         self._idle: list[Link] = []
         self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         self._pid = os.getpid()
-        self.epoch = ""
+        self.epoch = self._started = ""
         self.forget: Callable[[], None] = _nothing
         self.lock_ms = str(max(1, round(timeout_s * _LOCK_SHARE * 1000)))
         self._timeout_ms = str(max(1, round(timeout_s * 1000)))
@@ -232,11 +233,12 @@ class Store:
         link = self.connect(until)
         try:
             epoch = prepare(link, self.schema, self.shown)
+            started = str(self._session(link).value("started"))
         except BaseException:
             link.close()
             raise
-        if epoch != self.epoch:
-            self.epoch = epoch
+        if (epoch, started) != (self.epoch, self._started):
+            self.epoch, self._started = epoch, started
             self.forget()
         return link
 
