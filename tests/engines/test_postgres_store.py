@@ -498,10 +498,26 @@ def test_pool_without_room_makes_a_call_busy_that_was_not_sent(url: str) -> None
     engine.describe()
     with ExitStack() as stack:
         for _ in range(10):
-            stack.enter_context(engine.store._lent(time.monotonic() + DEADLINE_S))
+            stack.enter_context(engine.store._room)
         with pytest.raises(EngineBusy, match="1 s"):
             add(engine)
     engine.close()
+
+
+def test_ten_steps_at_once_that_each_look_something_up_go_on(engine: PostgresEngine) -> None:
+    engine.describe()
+    together, done = threading.Barrier(10, timeout=DEADLINE_S), []
+
+    def look_up(_: object) -> None:
+        together.wait()
+        done.append(engine.store.row("now_ms", 7)[0])
+
+    threads = [threading.Thread(target=engine.store.step, args=(look_up,)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert done == [7] * 10
 
 
 def test_wait_for_locks_of_a_callers_transaction_stays_as_it_was(

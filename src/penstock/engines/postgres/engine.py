@@ -62,7 +62,8 @@ _ALL, _APPLY, _CLAIM = range(3)
 class PostgresEngine:
     """Keeps jobs in a schema of a PostgreSQL database, 13 or newer; thread-safe, and usable after fork.
 
-    Connections are opened when they are needed, at most ten at once and one more that listens while somebody waits.
+    Connections are opened when they are needed, at most ten at once, one more to look things up
+    meanwhile, and one that listens while somebody waits.
 
     Attributes:
         store: its connections.

@@ -132,7 +132,7 @@ class Store:
         self.sql = statements(schema)
         self._conninfo = conninfo
         self._idle: list[Link] = []
-        self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self._make_room()
         self._pid = os.getpid()
         self.epoch = self._started = ""
         self.forget: Callable[[], None] = _nothing
@@ -204,14 +204,17 @@ class Store:
     def _lent(self, until: float) -> Iterator[Link]:
         if self._pid != os.getpid():
             self._abandon()
-        if not self._room.acquire(timeout=max(0.0, until - time.monotonic())):
+        inner = getattr(self._lending, "outer", False)
+        idle, room = self._idle, self._inner_room if inner else self._room
+        if not room.acquire(timeout=max(0.0, until - time.monotonic())):
             raise DeadlinePassed
-        idle, room = self._idle, self._room
         try:
             link = self._borrow(until)
+            self._lending.outer = True
             try:
                 yield link
             finally:
+                self._lending.outer = inner
                 if link.pgconn.transaction_status == 0 and not link.closed:
                     link.until = float("inf")
                     idle.append(link)
@@ -264,7 +267,13 @@ class Store:
         """Leave the parent's connections to the parent: closing one here would end its conversation there."""
         _abandoned.append(self._idle)
         self._idle, self._pid = [], os.getpid()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep one connection for calls inside a step: were it from the same room, full of steps, none would go on."""
         self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self._inner_room = threading.BoundedSemaphore(1)
+        self._lending = threading.local()
 
 
 def _nothing() -> None:
