@@ -76,8 +76,9 @@ def test_producer_whose_replies_get_lost_stores_each_job_once(server: ServerProc
 def test_worker_whose_replies_get_lost_runs_each_job_once(
     server: ServerProcess, app: Penstock, proxy: Proxy, folder: Path
 ) -> None:
+    """The lease is long: on a bad day a supervisor may need half a minute to get a renewal through such a link."""
     dice, names = random.Random(2), itertools.count()
-    with working(through(proxy, server), app=APP, lease="20s", slots=2) as worker:
+    with working(through(proxy, server), app=APP, lease="120s", slots=2) as worker:
         await_true(lambda: app.workers(), "the worker is there")
         proxy.lose_reply_to = lambda _: dice.random() < 0.2
         ids = []
