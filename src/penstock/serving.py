@@ -6,9 +6,10 @@ from pathlib import Path
 
 from penstock.engine import Counts, QueueInfo, WorkerInfo, WorkerView
 from penstock.engines.clock import SystemClock
+from penstock.model.durations import spell
 from penstock.model.states import State
 
-__all__ = ["SILENT_AFTER_S", "birth_of", "is_gone", "live_workers", "silent", "unserved"]
+__all__ = ["SILENT_AFTER_S", "birth_of", "is_gone", "live_workers", "silence", "silent", "unserved"]
 
 #: How long a ready job may wait for a worker that runs nothing before that is a fault. An idle worker that reaches the
 #: store takes it at once, or at its next poll, 5 s later at most.
@@ -81,6 +82,12 @@ def silent(
     ]
     idle = [view for view in workers if view.running == 0 and not view.drain]
     return [(info, queue) for info in live_workers(idle) for queue in waiting if _serves(info, queue, counts)]
+
+
+def silence(info: WorkerInfo, queue: QueueInfo) -> str:
+    """Say what `silent` found."""
+    waits = spell((queue.oldest_ms or 0) / 1000)
+    return f"pid {info.pid} on {info.host} runs nothing, but a job in queue {queue.name} is ready for {waits}"
 
 
 def _serves(info: WorkerInfo, queue: QueueInfo, counts: Sequence[Counts]) -> bool:

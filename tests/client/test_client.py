@@ -1,4 +1,3 @@
-import os
 import re
 import sqlite3
 import subprocess
@@ -118,7 +117,6 @@ def test_the_engine_is_opened_once_for_all_threads(app: Penstock) -> None:
     assert len(set(map(id, seen))) == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_enqueues_on_a_connection_of_its_own(tmp_path: Path) -> None:
     program = """
 import os, sys

@@ -1,6 +1,5 @@
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -245,7 +244,6 @@ def test_an_error_of_the_store_that_will_not_pass_reaches_all_who_wait(shaky: Sh
     assert asyncio.run(jobs[0].ended(timeout=10)) is State.CANCELLED
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_waits_in_a_thread_of_its_own(tmp_path: Path) -> None:
     program = """
 import asyncio, os, sys

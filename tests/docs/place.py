@@ -25,6 +25,8 @@ _END = "\x04"
 _ANNOUNCE = f"__status=$?; printf '{_END}%d\\n' $__status; (exit $__status)\n"
 #: What the shell says, sooner or later, of a background command that was killed; at a terminal it looks different.
 _NOTICE = re.compile(r"^bash: line \d+: +\d+ Killed .*\n", re.MULTILINE)
+#: A worker in the background, and the file of its log.
+_WORKER = re.compile(r"^penstock worker\b.* 2> (\S+) &$")
 
 
 class Place:
@@ -125,7 +127,17 @@ class Place:
         assert shell.stdin is not None
         shell.stdin.write(f"{command}\n{_ANNOUNCE}".encode())
         shell.stdin.flush()
-        return self._listen(shell, command)
+        ended = self._listen(shell, command)
+        if worker := _WORKER.search(command):
+            self._await_worker(self.folder / worker[1])
+        return ended
+
+    def _await_worker(self, log: Path) -> None:
+        """Be no faster than a person types: a worker that still starts is none that `result()` could wait for."""
+        deadline = time.monotonic() + COMMAND_S
+        while not log.exists() or " queues " not in log.read_text(encoding="utf-8"):
+            assert time.monotonic() < deadline, f"{self.page}: no worker began to log to {log} within {COMMAND_S:g} s"
+            time.sleep(0.02)
 
     def _shell(self) -> "subprocess.Popen[bytes]":
         if self._bash is None:

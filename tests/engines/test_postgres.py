@@ -72,4 +72,4 @@ class TestPostgresAgainstMemoryForLong(PostgresAgainstMemory.TestCase):
 @pytest.mark.torture
 @pytest.mark.timeout(7200)
 class TestPostgresAgainstMemoryForHours(PostgresAgainstMemory.TestCase):
-    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)
+    settings = settings(settings.get_profile("drawn"), max_examples=5000, stateful_step_count=200, deadline=None)

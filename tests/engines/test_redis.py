@@ -79,4 +79,4 @@ class TestRedisAgainstMemoryForLong(RedisAgainstMemory.TestCase):
 @pytest.mark.torture
 @pytest.mark.timeout(7200)
 class TestRedisAgainstMemoryForHours(RedisAgainstMemory.TestCase):
-    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)
+    settings = settings(settings.get_profile("drawn"), max_examples=5000, stateful_step_count=200, deadline=None)

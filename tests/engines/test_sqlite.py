@@ -55,4 +55,4 @@ class TestSqliteAgainstMemoryForLong(SqliteAgainstMemory.TestCase):
 @pytest.mark.torture
 @pytest.mark.timeout(7200)
 class TestSqliteAgainstMemoryForHours(SqliteAgainstMemory.TestCase):
-    settings = settings(max_examples=5000, stateful_step_count=200, deadline=None)
+    settings = settings(settings.get_profile("drawn"), max_examples=5000, stateful_step_count=200, deadline=None)

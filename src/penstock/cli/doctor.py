@@ -18,7 +18,7 @@ from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
 from penstock.promises import promise
-from penstock.serving import SILENT_AFTER_S, is_gone, live_workers, silent, unserved
+from penstock.serving import SILENT_AFTER_S, is_gone, live_workers, silence, silent, unserved
 
 __all__ = ["doctor"]
 
@@ -125,10 +125,8 @@ def _unserved(workers: list[WorkerView], counts: list[Counts]) -> Iterator[Findi
 def _silent(workers: list[WorkerView], counts: list[Counts], queues: list[QueueInfo]) -> Iterator[Finding]:
     """Find workers that take nothing although they could."""
     for info, queue in silent(workers, counts, queues, SILENT_AFTER_S):
-        waits = spell((queue.oldest_ms or 0) / 1000)
-        found = f"pid {info.pid} on {info.host} runs nothing, but a job in queue {queue.name} is ready for {waits}"
         remedy = "Read its log, and restart it: a worker that can reach the store takes a ready job at once."
-        yield Finding("workers", "fault", found, remedy)
+        yield Finding("workers", "fault", silence(info, queue), remedy)
 
 
 def _ready(counts: list[Counts]) -> str:

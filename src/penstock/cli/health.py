@@ -8,11 +8,10 @@ from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, write_json
 from penstock.cli.words import duration
 from penstock.client import Penstock
-from penstock.engine import QueueInfo, WorkerInfo
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
-from penstock.serving import SILENT_AFTER_S, live_workers, silent, unserved
+from penstock.serving import SILENT_AFTER_S, live_workers, silence, silent, unserved
 
 __all__ = ["health"]
 
@@ -81,13 +80,8 @@ def _look(app: Penstock, silent_after_s: float) -> Health:
         unserved=sum(one.states[State.READY] for one in without),
         buried=sum(states["buried"] for states in counts),
         oldest_ready_ms=max(oldest, default=None),
-        faults=[_silence(info, queue) for info, queue in silent(workers, by_task, queues, silent_after_s)],
+        faults=[f"worker {silence(info, queue)}" for info, queue in silent(workers, by_task, queues, silent_after_s)],
     )
-
-
-def _silence(info: WorkerInfo, queue: QueueInfo) -> str:
-    waits = spell((queue.oldest_ms or 0) / 1000)
-    return f"worker pid {info.pid} on {info.host} runs nothing, but a job in queue {queue.name} is ready for {waits}"
 
 
 def _faults(found: Health, max_age_s: float | None, min_workers: int) -> list[str]:

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from penstock.engine import Alteration, Bury, Cancel, Delete, Edit, Kick, Reschedule
-from penstock.model.job import Counters, Details
+from penstock.model.job import Counters, Details, Job
 from penstock.model.states import TRANSITIONS, Cause, State
 
 #: How many former envelopes of an edited job are kept.
@@ -38,6 +38,19 @@ def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tu
     old = envelope.decode("utf-8", "replace")
     details = replace(details, edited_from=(*details.edited_from, old)[-EDITS_KEPT:])
     return details, edit.envelope, edit.crc
+
+
+def edited_job(job: Job, edit: Edit) -> Job:
+    """Give a job after an edit, where it stands."""
+    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit)
+    return replace(
+        job,
+        details=details,
+        envelope=envelope,
+        crc=crc,
+        queue=job.queue if edit.queue is None else edit.queue,
+        priority=job.priority if edit.priority is None else edit.priority,
+    )
 
 
 def rescheduled_ms(alteration: Reschedule, now_ms: int) -> int:

@@ -59,7 +59,6 @@ def test_ctrl_c_at_any_moment_leaves_no_lock_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_interrupt_while_a_fork_waits_for_the_store_leaves_no_lock_held(tmp_path: Path) -> None:
     class Interrupt(BaseException):
         pass

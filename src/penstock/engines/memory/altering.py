@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
 from penstock.engines.checks import refusal
 from penstock.engines.memory.store import Store, with_error
-from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import edited_job, forgive, lifted_ms, may_alter, rescheduled_ms
 from penstock.model.job import ErrorInfo, Job, JobId
 from penstock.model.states import State
 
@@ -53,9 +53,9 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
         case Kick():
             _bring_back(store, job, job, now)
         case Edit() if job.state.is_final:
-            _bring_back(store, job, _edited(job, alteration), now)
+            _bring_back(store, job, edited_job(job, alteration), now)
         case Edit():
-            store.put(_edited(job, alteration))
+            store.put(edited_job(job, alteration))
         case Reschedule():
             store.put(replace(job, state=State.SCHEDULED, due_ms=rescheduled_ms(alteration, now)))
         case Bury():
@@ -84,15 +84,3 @@ def _bring_back(store: Store, before: Job, job: Job, now: int) -> None:
     unique = job.details.unique
     if before.state.is_final and unique is not None and unique.until == "ended":
         store.hold_key(job, now)
-
-
-def _edited(job: Job, edit: Edit) -> Job:
-    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit)
-    return replace(
-        job,
-        details=details,
-        envelope=envelope,
-        crc=crc,
-        queue=job.queue if edit.queue is None else edit.queue,
-        priority=job.priority if edit.priority is None else edit.priority,
-    )

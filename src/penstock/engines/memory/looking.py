@@ -1,17 +1,15 @@
 """What can be asked of the store without changing it."""
 
 from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
+from penstock.engines.matching import matches
 from penstock.engines.memory.store import Store
-from penstock.model.codec import decode_envelope
-from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
-from penstock.model.job import Job
 
 
 def find(store: Store, which: Filter) -> Page:
     """Give one page of jobs in falling order of id."""
     ids = sorted(store.jobs if which.ids is None else set(which.ids) & store.jobs.keys(), reverse=True)
     jobs = (store.jobs[id] for id in ids if which.before is None or id < which.before)
-    found = [job for job in jobs if _matches(job, which)]
+    found = [job for job in jobs if matches(job, which)]
     page = tuple(found[: which.limit])
     return Page(page, page[-1].id if len(found) > which.limit else None)
 
@@ -63,30 +61,3 @@ def _see_worker(store: Store, id: str) -> WorkerView:
         lease_left_ms=max(left, default=0),
         enrolled_ms=worker.enrolled_ms,
     )
-
-
-def _matches(job: Job, which: Filter) -> bool:
-    return (
-        (which.queue is None or job.queue == which.queue)
-        and (which.states is None or job.state in which.states)
-        and (which.task is None or job.task == which.task)
-        and (which.tag is None or which.tag in job.details.tags)
-        and (which.text is None or any(_lower(which.text) in _lower(text) for text in _texts(job)))
-    )
-
-
-def _texts(job: Job) -> tuple[str, ...]:
-    return (job.id, job.task, _arguments(job), str(job.error or ""))
-
-
-def _arguments(job: Job) -> str:
-    """Give the arguments as they are stored; an envelope that cannot be read is searched whole."""
-    try:
-        envelope = decode_envelope(job.envelope, None)
-    except (EnvelopeCorrupt, EnvelopeTooNew):
-        return job.envelope.decode("utf-8", "replace")
-    return bytes(envelope.args).decode() + bytes(envelope.kwargs).decode()
-
-
-def _lower(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass").lower()

@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerInfo, WorkerView
+from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
 from penstock.engines.forms import counters_in, details_in, progress_in
 from penstock.engines.postgres import wire
 from penstock.engines.postgres.catalog import Catalog
 from penstock.engines.postgres.store import Row, Store
+from penstock.engines.views import views_of
 from penstock.model.job import ErrorInfo, Job, JobId, ProcessId
 from penstock.model.states import FINAL, State
 
@@ -190,17 +191,4 @@ def read_queues(store: Store, now_ms: int) -> list[QueueInfo]:
 
 def read_workers(store: Store, steady_ms: int, boot: str) -> list[WorkerView]:
     """Give every worker whose lease is not void, by id."""
-    by_worker: dict[str, list[Row]] = {}
-    for row in store.rows("workers"):
-        by_worker.setdefault(row[0], []).append(row)
-    return [
-        WorkerView(
-            info=msgspec.json.decode(rows[0][1], type=WorkerInfo),
-            processes=tuple(ProcessId(row[4]) for row in rows),
-            running=sum(row[7] for row in rows),
-            drain=rows[0][2],
-            lease_left_ms=max(max(0, row[5] - steady_ms) if row[6] == boot else 0 for row in rows),
-            enrolled_ms=rows[0][3],
-        )
-        for rows in by_worker.values()
-    ]
+    return views_of(store.rows("workers"), steady_ms, boot)

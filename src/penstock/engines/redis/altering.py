@@ -18,7 +18,7 @@ from penstock.engines.redis.packing import (
     history_out,
     rewritten,
 )
-from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import edited_job, forgive, lifted_ms, may_alter, rescheduled_ms
 from penstock.model.job import ErrorInfo, Job, JobId
 from penstock.model.states import State
 
@@ -91,9 +91,9 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
         case Kick():
             return State.READY, _back(seen, job, now_ms)
         case Edit() if job.state.is_final:
-            return State.READY, _back(seen, _edited(job, alteration), now_ms)
+            return State.READY, _back(seen, edited_job(job, alteration), now_ms)
         case Edit():
-            changed = _edited(job, alteration)
+            changed = edited_job(job, alteration)
             return job.state, ("stay", rewritten(seen.body, changed), changed.queue, changed.task)
         case Reschedule():
             return State.SCHEDULED, ("wait", rescheduled_ms(alteration, now_ms))
@@ -111,15 +111,3 @@ def _back(seen: Seen, job: Job, now_ms: int) -> tuple[Argument, ...]:
     more = attempt(job) if has_attempt(job) else b""
     history = history_out(job.history, forgiven=True)
     return "back", rewritten(seen.body, job), job.queue, job.task, more, history
-
-
-def _edited(job: Job, edit: Edit) -> Job:
-    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit)
-    return replace(
-        job,
-        details=details,
-        envelope=envelope,
-        crc=crc,
-        queue=job.queue if edit.queue is None else edit.queue,
-        priority=job.priority if edit.priority is None else edit.priority,
-    )

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 
 from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerInfo, WorkerView
+from penstock.engines.matching import matches
 from penstock.engines.redis.packing import NUMBERED, NUMBERS, Argument, fence_in, read_jobs
 from penstock.engines.redis.wire import Reply
-from penstock.model.codec import decode_envelope
-from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
 from penstock.model.job import Job, JobId, ProcessId
 from penstock.model.states import WAITING, State
 
@@ -34,7 +33,7 @@ def find(which: Filter, run: Run, translated: Callable[[], AbstractContextManage
     for told in _steps(which, run) if ids is None else _named_steps(ids, which.before, run):
         with translated():
             jobs = [seen.job for seen in read_jobs(told) if seen is not None]
-            found += [job for job in jobs if _matches(job, which)]
+            found += [job for job in jobs if matches(job, which)]
         if len(found) > which.limit:
             break
     page = tuple(found[: which.limit])
@@ -65,33 +64,6 @@ def _named_steps(named: Iterable[JobId], before: JobId | None, run: Run) -> Iter
     ids = sorted({id for id in named if before is None or id < before}, reverse=True)
     for at in range(0, len(ids), _STEP):
         yield run("get", ids[at : at + _STEP])
-
-
-def _matches(job: Job, which: Filter) -> bool:
-    return (
-        (which.queue is None or job.queue == which.queue)
-        and (which.states is None or job.state in which.states)
-        and (which.task is None or job.task == which.task)
-        and (which.tag is None or which.tag in job.details.tags)
-        and (which.text is None or any(_lower(which.text) in _lower(text) for text in _texts(job)))
-    )
-
-
-def _texts(job: Job) -> tuple[str, ...]:
-    return (job.id, job.task, _arguments(job), str(job.error or ""))
-
-
-def _arguments(job: Job) -> str:
-    """Give the arguments as they are stored; an envelope that cannot be read is searched whole."""
-    try:
-        envelope = decode_envelope(job.envelope, None)
-    except (EnvelopeCorrupt, EnvelopeTooNew):
-        return job.envelope.decode("utf-8", "replace")
-    return bytes(envelope.args).decode() + bytes(envelope.kwargs).decode()
-
-
-def _lower(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass").lower()
 
 
 # -- counts and queues ------------------------------------------------------------------------------------------------

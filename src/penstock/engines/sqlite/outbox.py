@@ -12,6 +12,7 @@ from penstock.engine import AddRequest
 from penstock.engines import checks
 from penstock.engines.clock import SystemClock
 from penstock.engines.sqlite.errors import Translator
+from penstock.engines.sqlite.schema import transaction
 from penstock.engines.sqlite.within import Caller
 from penstock.engines.statements import read_statements
 from penstock.model.errors import EngineDown, StoreInvalid
@@ -58,7 +59,7 @@ class SqliteOutbox:
             self._check_table(db)
             if db.execute(SQL["takeable"], (now_ms, 1)).fetchone() is None:
                 return []  # looking takes no lock that others wait for
-            with _transaction(db):
+            with transaction(db):
                 entries = [Entry(*row) for row in db.execute(SQL["takeable"], (now_ms, limit))]
                 db.executemany(SQL["hold"], [(now_ms + lease_ms, entry.number) for entry in entries])
         return entries
@@ -70,7 +71,7 @@ class SqliteOutbox:
             for fate in fates
             if fate.error is not None
         ]
-        with self._opened() as db, _transaction(db):
+        with self._opened() as db, transaction(db):
             db.executemany(SQL["drop"], [(fate.number,) for fate in fates if fate.error is None])
             db.executemany(SQL["put_off"], kept)
 
@@ -103,14 +104,3 @@ class SqliteOutbox:
 
 def _exists(db: sqlite3.Connection) -> bool:
     return db.execute(SQL["exists"]).fetchone() is not None
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")

@@ -4,12 +4,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerInfo, WorkerView
+from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
 from penstock.engines.forms import counters_in, details_in, history_in, progress_in
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import COUNTED, Catalog, numbers, texts
+from penstock.engines.views import views_of
 from penstock.model.job import Job, JobId, ProcessId
 from penstock.model.states import FINAL, State
 
@@ -194,17 +193,4 @@ def _age(db: sqlite3.Connection, queue: str, now_ms: int) -> int | None:
 
 
 def read_workers(db: sqlite3.Connection, steady_ms: int, boot: str) -> list[WorkerView]:
-    by_worker: dict[str, list[tuple[Any, ...]]] = {}
-    for row in db.execute(SQL["workers"]).fetchall():
-        by_worker.setdefault(row[0], []).append(row)
-    return [
-        WorkerView(
-            info=msgspec.json.decode(rows[0][1], type=WorkerInfo),
-            processes=tuple(ProcessId(row[4]) for row in rows),
-            running=sum(row[7] for row in rows),
-            drain=bool(rows[0][2]),
-            lease_left_ms=max(max(0, row[5] - steady_ms) if row[6] == boot else 0 for row in rows),
-            enrolled_ms=rows[0][3],
-        )
-        for rows in by_worker.values()
-    ]
+    return views_of(db.execute(SQL["workers"]).fetchall(), steady_ms, boot)

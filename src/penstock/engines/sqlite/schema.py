@@ -32,10 +32,10 @@ def prepare(db: sqlite3.Connection, path: Path, now_ms: int) -> None:
         db.execute("PRAGMA journal_mode = WAL")
     inode = os.stat(path).st_ino
     if found < schema_version():
-        with _transaction(db):
+        with transaction(db):
             _migrate(db, path, now_ms, inode)
     if db.execute(SQL["inode"]).fetchone()[0] != inode:
-        with _transaction(db):
+        with transaction(db):
             _begin_epoch(db, inode)
 
 
@@ -112,7 +112,8 @@ def _statements(script: str) -> Iterator[str]:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Write in one transaction, which begins with the write lock."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
