@@ -73,7 +73,7 @@ class TestRedisAgainstMemory(RedisAgainstMemory.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # every look at the state is some hundred round trips
 class TestRedisAgainstMemoryForLong(RedisAgainstMemory.TestCase):
-    settings = settings(max_examples=40, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=15, stateful_step_count=60, deadline=None)
 
 
 @pytest.mark.torture

@@ -49,7 +49,7 @@ class TestSqliteAgainstMemory(SqliteAgainstMemory.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class TestSqliteAgainstMemoryForLong(SqliteAgainstMemory.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=20, stateful_step_count=60, deadline=None)
 
 
 @pytest.mark.torture

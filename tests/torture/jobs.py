@@ -19,7 +19,18 @@ from penstock.engines.open import open_engine
 from penstock.model.errors import EngineDown
 from penstock.model.job import Change, ProcessId
 from tests.torture import mines
-from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, PROCESSES, Record, store_url
+from tests.torture.gate import is_gate_held
+from tests.torture.processes import await_true
+from tests.torture.records import (
+    EFFECTS,
+    FREEZE_AT_DELIVERY,
+    LOSE_REPLIES,
+    LOST,
+    PROCESSES,
+    Record,
+    folder,
+    store_url,
+)
 
 app = Penstock(store_url())
 effects = Record(EFFECTS)
@@ -142,6 +153,7 @@ def _freeze_at_delivery() -> None:
         self: Engine, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None
     ) -> Answer:
         if changes:
+            await_true(lambda: not is_gate_held(folder()), "no other thread is within a transaction")
             os.kill(os.getpid(), signal.SIGSTOP)
         return cast(Answer, exchange(self, process, beat, changes, want))
 

@@ -1,6 +1,5 @@
 """SIGSTOP for longer than a lease: who was thought dead and wakes again changes nothing, and finds its way back."""
 
-import fcntl
 import os
 import signal
 import statistics
@@ -16,6 +15,7 @@ from penstock.client import Penstock
 from penstock.handle import JobHandle
 from penstock.model.job import Job
 from penstock.model.states import State
+from tests.torture.gate import is_gate_held
 from tests.torture.processes import Process, await_true, workers_processes
 from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, Trail
 from tests.worker.harness import Worker, stored, working
@@ -74,18 +74,10 @@ class Scene:
             frozen: Process = getattr(self, name)
             while name in who:
                 frozen.freeze()
-                if not self.is_gate_held():
+                if not is_gate_held(self.folder):
                     break
                 frozen.send(signal.SIGCONT)
-                await_true(lambda: not self.is_gate_held(), "the transaction ends")
-
-    def is_gate_held(self) -> bool:
-        with open(self.folder / "store.db-penstock" / "gate", "rb") as gate:
-            try:
-                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+                await_true(lambda: not is_gate_held(self.folder), "the transaction ends")
 
     def thaw(self) -> None:
         self.process.send(signal.SIGCONT)
