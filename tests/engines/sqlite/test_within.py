@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -247,13 +248,21 @@ def test_link_to_the_same_file_is_accepted(engine: SqliteEngine, path: Path, tmp
 
 
 def test_connection_of_another_thread_is_refused(engine: SqliteEngine, path: Path) -> None:
-    opened: list[sqlite3.Connection] = []
-    opening = threading.Thread(target=lambda: opened.append(sqlite3.connect(path)))
-    opening.start()
-    opening.join()
-    with pytest.raises(ConnectionInvalid, match="thread"):
-        add(engine, opened[0])
-    del opened[0]
+    opened, tried = Queue[sqlite3.Connection](), threading.Event()
+
+    def hold_open() -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            opened.put(connection)
+            tried.wait(30)
+
+    holder = threading.Thread(target=hold_open)
+    holder.start()
+    try:
+        with pytest.raises(ConnectionInvalid, match="thread"):
+            add(engine, opened.get(timeout=30))
+    finally:
+        tried.set()
+        holder.join()
 
 
 def test_read_only_connection_is_told(engine: SqliteEngine, path: Path) -> None:
