@@ -191,6 +191,8 @@ class Tended(Struct, frozen=True):
         taken: claims of lapsed leases, now held by the tender.
         more: whether the bound was reached and another call has work to do.
         next_ms: how long until the next job is due or expires; None if none waits for a time.
+        lapse_ms: how long until the first lease of another process than the tender lapses, 0 if one has that was not
+            voided; None if there is none.
     """
 
     due: int = 0
@@ -199,6 +201,7 @@ class Tended(Struct, frozen=True):
     taken: tuple[Taken, ...] = ()
     more: bool = False
     next_ms: int | None = None
+    lapse_ms: int | None = None
 
 
 class Subject(Struct, frozen=True):

@@ -60,6 +60,13 @@ def has_orphans(store: Store) -> bool:
     return any(store.leases[held.process].void for held in store.claims.values())
 
 
+def next_lapse_ms(store: Store, tender: ProcessId) -> int | None:
+    """Give how long until the first lease that is not void lapses, the tender's own apart."""
+    others = [lease for process, lease in store.leases.items() if process != tender and not lease.void]
+    now = store.clock.steady_ms()
+    return min((0 if store.has_lapsed(lease) else lease.until_ms - now for lease in others), default=None)
+
+
 def drain(store: Store, workers: Sequence[str]) -> list[str]:
     """Ask workers to end and give those that have a lease."""
     present = {lease.worker for lease in store.leases.values() if not lease.void}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from penstock.engine import Tended
-from penstock.engines.memory.leasing import has_orphans, void_lapsed
+from penstock.engines.memory.leasing import has_orphans, next_lapse_ms, void_lapsed
 from penstock.engines.memory.store import Queue, Store
 from penstock.model.job import Job, ProcessId
 from penstock.model.states import WAITING, State
@@ -27,7 +27,8 @@ def tend(store: Store, tender: ProcessId, limit: int) -> Tended:
     pruned += _each(_surplus(store), left - pruned, store.forget)
     _sample_rates(store, now)
     store.ledger = {at: e for at, e in store.ledger.items() if e.until_ms is None or e.until_ms > now}
-    return Tended(due, expired, pruned, tuple(taken), _has_more(store, tender, now), _next_ms(store, now))
+    more, lapse_ms = _has_more(store, tender, now), next_lapse_ms(store, tender)
+    return Tended(due, expired, pruned, tuple(taken), more, _next_ms(store, now), lapse_ms)
 
 
 def _each(jobs: list[Job], left: int, move: Callable[[Job], None]) -> int:

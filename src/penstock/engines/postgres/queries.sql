@@ -120,6 +120,11 @@ WITH lapsed AS MATERIALIZED (
 UPDATE penstock.processes SET void = true WHERE process IN (
     SELECT process FROM lapsed WHERE pg_try_advisory_xact_lock(hashtextextended(id, penstock.place())))
 
+-- name: next_lapse
+-- Until when the first lease of another process holds; one of another boot no longer does.
+SELECT min(CASE WHEN l.boot = %s THEN l.until_ms ELSE 0 END) FROM penstock.leases l
+JOIN penstock.processes p ON p.process = l.process WHERE NOT p.void AND p.id <> %s
+
 -- name: cut_leases
 -- A lease that reaches too far was given before the clock was set back.
 UPDATE penstock.leases l SET until_ms = %s::bigint + p.lease_ms FROM penstock.processes p

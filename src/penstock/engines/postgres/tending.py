@@ -40,6 +40,7 @@ class Tending:
             taken=tuple(taken),
             more=self.left <= 0 and self._has_more(),
             next_ms=self._next_ms(),
+            lapse_ms=self._lapse_ms(tender),
         )
 
     def _void_lapsed(self, tender: ProcessId) -> list[Taken]:
@@ -113,3 +114,7 @@ class Tending:
     def _next_ms(self) -> int | None:
         rows = [*self._session.rows("next_due"), *self._session.rows("next_expiry")]
         return max(0, min(flat(rows)) - self._now.wall_ms) if rows else None
+
+    def _lapse_ms(self, tender: ProcessId) -> int | None:
+        until_ms = self._session.value("next_lapse", self._now.boot, tender)
+        return None if until_ms is None else max(0, until_ms - self._now.steady_ms)

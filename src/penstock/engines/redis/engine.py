@@ -220,7 +220,7 @@ class RedisEngine:
         latest_ms, holds_off = ("", 0) if self._clock is not None else self._guard.expect()
         arguments: list[Argument] = [tender, limit, self._max_ended, os.urandom(_SEED_BYTES), latest_ms, holds_off]
         told = self._run("tend", arguments)
-        now_ms, due, expired, pruned, more, next_ms, scheduled, jumped, *taken = told
+        now_ms, due, expired, pruned, more, next_ms, lapse_ms, scheduled, jumped, *taken = told
         self._guard.note(now_ms, jumped=jumped == 1)
         self._scheduled = int(scheduled)
         return Tended(
@@ -230,6 +230,7 @@ class RedisEngine:
             taken=self._taken(taken),
             more=more == 1,
             next_ms=int(next_ms) if next_ms else None,
+            lapse_ms=int(lapse_ms) if lapse_ms else None,
         )
 
     def _taken(self, told: Sequence[Any]) -> tuple[Taken, ...]:

@@ -230,6 +230,10 @@ WHERE p.void = 0 AND p.id IN (SELECT value FROM json_each(?))
 -- name: void_lapsed
 UPDATE processes SET void = 1 WHERE void = 0 AND (until_steady_ms <= ? OR boot <> ?)
 
+-- name: next_lapse
+-- Until when the first lease of another process holds; one of another boot no longer does.
+SELECT min(CASE WHEN boot = ? THEN until_steady_ms ELSE 0 END) FROM processes WHERE void = 0 AND id <> ?
+
 -- name: void
 SELECT process, id FROM processes WHERE void ORDER BY process
 

@@ -34,6 +34,7 @@ class Tending:
             taken=tuple(taken),
             more=self.left <= 0 and self._has_more(),
             next_ms=self._next_ms(),
+            lapse_ms=self._lapse_ms(tender, steady_ms, boot),
         )
 
     def _void_lapsed(self, tender: ProcessId, steady_ms: int, boot: str) -> list[Taken]:
@@ -125,6 +126,10 @@ class Tending:
         times = [row[0] for row in (db.execute(SQL["next_due"]).fetchone(), db.execute(SQL["next_expiry"]).fetchone())]
         known = [time for time in times if time is not None]
         return max(0, min(known) - self._step.now_ms) if known else None
+
+    def _lapse_ms(self, tender: ProcessId, steady_ms: int, boot: str) -> int | None:
+        until_ms = self._step.db.execute(SQL["next_lapse"], (boot, tender)).fetchone()[0]
+        return None if until_ms is None else max(0, until_ms - steady_ms)
 
 
 def forget_ended(step: Step, rows: Sequence[tuple[Any, ...]]) -> None:

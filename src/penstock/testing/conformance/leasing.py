@@ -51,14 +51,14 @@ class Renewing(Conformance):
         claim = trial.run(P2)
         trial.clock.turn(LEASE_MS)
         assert trial.engine.renew(P1, [P2]).void == ()
-        assert trial.tend() == Tended()
+        assert trial.tend() == Tended(lapse_ms=LEASE_MS)
         assert trial.end(claim, process=P2).late == ()
 
     def test_lease_of_another_boot_is_revived_too(self, trial: Trial) -> None:
         trial.enrol(P2)
         trial.clock.reboot()
         trial.engine.renew(P1, [P2])
-        assert trial.tend() == Tended()
+        assert trial.tend() == Tended(lapse_ms=LEASE_MS)
 
     def test_unknown_lease_is_void(self, trial: Trial) -> None:
         assert trial.engine.renew(P1, [P1, ProcessId("stranger")]).void == ("stranger",)
@@ -182,6 +182,40 @@ class Lapsing(Conformance):
         assert trial.state(claim.id) is State.RUNNING
         assert trial.end(taken.claim, Ending.LOST).late == ()
         assert trial.job(claim.id).counters.suspect
+
+    def test_next_lapse_is_the_first_of_all_other_processes(self, trial: Trial) -> None:
+        assert trial.tend().lapse_ms is None
+        trial.enrol(P2, worker="w2", lease_ms=LEASE_MS * 3)
+        assert trial.tend().lapse_ms == LEASE_MS * 3
+        trial.enrol(P3, worker="w3")
+        trial.clock.turn(1000)
+        trial.keep_alive()
+        assert trial.tend().lapse_ms == LEASE_MS - 1000
+        trial.keep_alive(P3)
+        assert trial.tend().lapse_ms == LEASE_MS
+        assert trial.engine.tend(P3).lapse_ms == LEASE_MS
+
+    def test_voided_lease_lapses_no_more(self, trial: Trial) -> None:
+        trial.enrol(P2, worker="w2")
+        trial.enrol(P3, worker="w3", lease_ms=LEASE_MS * 3)
+        trial.add_all(new_job(), new_job())
+        trial.claim(P2)
+        trial.clock.turn(LEASE_MS)
+        trial.keep_alive()
+        tended = trial.tend(limit=1)
+        assert (len(tended.taken), tended.more, tended.lapse_ms) == (1, True, LEASE_MS * 2)
+
+    def test_lapsed_lease_that_was_not_voided_is_due_at_once(self, trial: Trial) -> None:
+        trial.enrol(P2)
+        trial.clock.turn(LEASE_MS + 1)
+        assert trial.engine.tend(ProcessId("stranger")).lapse_ms == 0
+        trial.clock.reboot()
+        assert trial.engine.tend(ProcessId("stranger")).lapse_ms == 0
+
+    def test_time_of_day_does_not_bring_the_next_lapse_nearer(self, trial: Trial) -> None:
+        trial.enrol(P2)
+        trial.clock.jump_wall(3_600_000)
+        assert trial.tend().lapse_ms == LEASE_MS
 
     def test_tender_without_a_live_lease_takes_nothing(self, trial: Trial) -> None:
         trial.enrol(P2)

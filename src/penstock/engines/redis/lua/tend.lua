@@ -4,8 +4,8 @@
 -- ended; old ones forgotten; rates measured.
 -- ARGV: clock, tender, limit, most ended jobs that a queue keeps, random seed of the fences, the latest time that the
 -- clock can show unless it was set forward, or empty; `1` while nothing is to be voided because it was.
--- Answers {now, due, expired, pruned, whether there is more, next_ms or empty, scheduled, whether the clock jumped,
--- fates and holders, lanes, policies, claims}.
+-- Answers {now, due, expired, pruned, whether there is more, next_ms or empty, lapse_ms or empty, scheduled, whether the
+-- clock jumped, fates and holders, lanes, policies, claims}.
 -- include common
 -- include leases
 -- include ends
@@ -174,6 +174,18 @@ local function next_ms()
   return next_ and my.text(math.max(next_ - now, 0)) or ''
 end
 
+-- The clock of a test may have begun another boot, in which a lease has lapsed whatever its score.
+local function lapse_ms()
+  local found, first = call('ZRANGE', P .. 'leases', 0, ARGV[1] == '' and 1 or -1, 'WITHSCORES'), nil
+  for at = 1, #found, 2 do
+    if found[at] ~= tender then
+      local left_ms = my.has_lapsed(found[at]) and 0 or found[at + 1] - my.steady
+      first = math.min(first or left_ms, left_ms)
+    end
+  end
+  return first and my.text(first) or ''
+end
+
 if ARGV[1] == '' then cut_leases() end
 if not jumped and not held_off then void_lapsed() end
 local due, expired, pruned = make_due(), expire(), prune_old()
@@ -185,6 +197,6 @@ sample_rates()
 local told = my.tell_taken()
 local schedulings = call('HGET', P .. 'meta', 'scheduled') or '0'
 return {
-  now, due, expired, pruned, has_more() and 1 or 0, next_ms(), schedulings, jumped and 1 or 0,
-  my.taken_fates, my.shown.lanes, my.shown.policies, told,
+  now, due, expired, pruned, has_more() and 1 or 0, next_ms(), lapse_ms(), schedulings,
+  jumped and 1 or 0, my.taken_fates, my.shown.lanes, my.shown.policies, told,
 }
