@@ -1,8 +1,10 @@
 """Heartbeat, maintenance and verdicts, on the memory engine: what becomes of the jobs of those that ended."""
 
+import itertools
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from penstock.worker.heart import DrainAsked, Enrolled, Heart, News, NothingLeft
 from penstock.worker.patience import LONGEST_S, Patience
 from penstock.worker.queues import groups, read_queues
 from penstock.worker.tender import Tender
-from penstock.worker.tending import Tending
+from penstock.worker.tending import LAPSE_REST_S, Tending
 from penstock.worker.verdict import STOPPED, Verdict, outcome_of
 from tests.worker.harness import await_true, claim
 from tests.worker.test_pump import Through, add, job_of, state
@@ -192,6 +194,43 @@ def test_jobs_of_a_lapsed_lease_are_settled_as_lost() -> None:
     await_true(lambda: state(engine, id) is State.READY)
     counters = job_of(engine, id).counters
     assert (counters.losses, counters.suspect, counters.crashes) == (1, True, 0)
+    assert tending.close(5)
+    body.close()
+
+
+def test_tending_looks_when_the_next_lease_lapses_and_not_only_when_it_comes_round() -> None:
+    """It comes round once a minute here."""
+    engine = MemoryEngine()
+    body = Body(engine)
+    body.enrol(SECOND)
+    engine.enrol(WorkerInfo(id="gone", lease_ms=1000), [FIRST])
+    id = add(engine, "thread.give", 1)
+    take(engine, FIRST, 1)
+    tending = Tending(lambda: engine, body.tender, body.heart, body.news.put, lease_ms=600_000)
+    tending.begin()
+    await_true(lambda: state(engine, id) is State.READY)
+    assert job_of(engine, id).counters.losses == 1
+    assert tending.close(5)
+    body.close()
+
+
+def test_lapsed_lease_that_cannot_be_voided_is_looked_at_again_but_not_all_the_time() -> None:
+    looks: list[float] = []
+
+    class Watched(Through):
+        def tend(self, tender: ProcessId) -> Any:
+            looks.append(time.monotonic())
+            return self.engine.tend(tender)
+
+    clock = TurnedClock()
+    engine = MemoryEngine(clock)
+    engine.enrol(WorkerInfo(id="gone", lease_ms=1000), [FIRST])
+    clock.turn(2000)
+    body = Body(engine)
+    tending = Tending(lambda: Watched(engine), body.tender, body.heart, body.news.put, lease_ms=600_000)
+    tending.begin()
+    await_true(lambda: len(looks) >= 4)
+    assert all(later - earlier >= LAPSE_REST_S for earlier, later in itertools.pairwise(looks))
     assert tending.close(5)
     body.close()
 

@@ -1,5 +1,6 @@
 """Whole workers on a SQLite file: what happens when something dies, hangs or is told to stop."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -245,6 +246,37 @@ def test_supervisor_takes_its_processes_with_it(url: str, tmp_path: Path) -> Non
         assert running.result(timeout=10) == "seen"
     counters = stored(url, running.id).counters
     assert (counters.losses, counters.crashes, counters.suspect) == (1, 0, True)
+
+
+def test_jobs_of_a_worker_that_was_killed_whole_run_again_as_soon_as_its_lease_has_lapsed(
+    app: Penstock, url: str, tmp_path: Path
+) -> None:
+    """The worker that takes them over looks at the store by itself once a minute only."""
+    gate = tmp_path / "gate"
+    started = gate.with_suffix(".started")
+    running = jobs.wait_for.enqueue(gate)
+    with working(url, lease="3s") as first:
+        await_true(started.exists)
+        with working(url, lease="10m"):
+            await_true(lambda: len(app.engine.workers()) == 2)
+            tree = [first.pid, *first.processes()]
+            started.unlink()
+            left_s = lease_left_s(app, first.pid)
+            killed = time.monotonic()
+            for pid in tree:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await_true(started.exists)
+            assert time.monotonic() - killed >= left_s - SLACK_S
+            gate.touch()
+            assert running.result(timeout=10) == "seen"
+    counters = stored(url, running.id).counters
+    assert (counters.losses, counters.crashes) == (1, 0)
+
+
+def lease_left_s(app: Penstock, pid: int) -> float:
+    [left_ms] = [worker.lease_left_ms for worker in app.engine.workers() if worker.info.pid == pid]
+    return left_ms / 1000
 
 
 def test_commands_and_children_end_with_their_process(app: Penstock, url: str) -> None:

@@ -19,10 +19,16 @@ SHORTEST_PERIOD_S = 0.5
 #: Least time between two looks at the store, whatever wakes it.
 REST_S = 0.02
 BURST_PERIOD_S = 0.1
+#: Least time between two looks for a lease that lapses, should it be renewed late, or not be voidable yet.
+LAPSE_REST_S = 0.2
+#: Those who wait for the same lease to lapse look within this time of each other, and the first takes it over.
+LAPSE_SPREAD_S = 0.1
 
 
 class Tending:
-    """One thread that tends the store: every tenth of a lease, and sooner when a job falls due.
+    """One thread that tends the store: every tenth of a lease, and sooner when a job falls due or a lease lapses.
+
+    Leases as long as its own, while they are renewed, end later than its next round, so that only the period counts.
 
     Args:
         burst: whether to tell when nothing is left to do.
@@ -119,11 +125,8 @@ class Tending:
                 self._rest(engine, tended)
 
     def _rest(self, engine: Engine, tended: Tended) -> None:
-        """Wait until something falls due; in slices, so that closing is not held up."""
-        wait_s = BURST_PERIOD_S if self._burst else self._period_s * random.uniform(0.8, 1.2)
-        if tended.next_ms is not None:
-            wait_s = min(wait_s, tended.next_ms / 1000)
-        until = time.monotonic() + max(wait_s, REST_S)
+        """Wait until something falls due or lapses; in slices, so that closing is not held up."""
+        until = time.monotonic() + self._rest_s(tended)
         self._closing.wait(REST_S)
         while not self._closing.is_set() and (left_s := until - time.monotonic()) > 0:
             slice_s = min(left_s, SHORTEST_PERIOD_S)
@@ -131,6 +134,14 @@ class Tending:
             engine.wait(Subject(due=True), 0, slice_s)
             if time.monotonic() - began < slice_s * 0.95:
                 return
+
+    def _rest_s(self, tended: Tended) -> float:
+        wait_s = BURST_PERIOD_S if self._burst else self._period_s * random.uniform(0.8, 1.2)
+        if tended.next_ms is not None:
+            wait_s = min(wait_s, tended.next_ms / 1000)
+        if tended.lapse_ms is not None:
+            wait_s = min(wait_s, max(tended.lapse_ms / 1000, LAPSE_REST_S) + random.uniform(0, LAPSE_SPREAD_S))
+        return max(wait_s, REST_S)
 
     def _look_for_the_end(self, engine: Engine) -> None:
         if self._more_to_come():
