@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 from penstock.model.errors import EngineUnavailable, QueueFull
 from penstock.settings import load
 from penstock.task import Task
-from penstock.worker import run
 from penstock.worker.channel import die_with_parent
+from penstock.worker.entry import run
 from tests.torture import mines
 from tests.torture.jobs import TASKS, app
 from tests.torture.records import ACCEPTED, ATTEMPTED, ENOUGH, QUEUES, Record, folder

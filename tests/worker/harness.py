@@ -136,7 +136,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 _MAIN = """
 import json, os, sys
 from penstock.settings import load
-from penstock.worker import run
+from penstock.worker.entry import run
 sys.exit(run(load(json.loads(sys.argv[1]), {}, None)))
 """
 

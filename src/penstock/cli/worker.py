@@ -71,6 +71,6 @@ def dev(ctx: click.Context, /, **given: Any) -> None:
 
 def _run(ctx: click.Context, given: dict[str, Any]) -> None:
     found = settings(ctx, **given)
-    from penstock.worker import run
+    from penstock.worker.entry import run
 
     ctx.exit(run(found))

@@ -1,5 +1,4 @@
-"""The worker: a supervisor and its processes, which run jobs."""
+"""The worker: a supervisor and its processes, which run jobs.
 
-from penstock.worker.entry import run
-
-__all__ = ["run"]
+`entry` is where it begins. Nothing is imported here, because a child of a process needs little of all this.
+"""
