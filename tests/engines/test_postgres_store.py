@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -18,6 +18,7 @@ from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
 from penstock.engines.postgres.exchanging import Head, Sight
 from penstock.engines.postgres.inspection import durability
+from penstock.engines.postgres.listening import WORK
 from penstock.engines.postgres.schema import schema_version
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import (
@@ -38,6 +39,10 @@ from tests.servers.postgres import PostgresServer
 
 P = ProcessId("p")
 DEADLINE_S = 20.0
+ADD_LATE = (
+    "SELECT penstock.add('1s', NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL,"
+    " NULL, ARRAY['{}'::bytea])"
+)
 
 
 @pytest.fixture
@@ -223,10 +228,7 @@ def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEng
     worker = Worker(engine)
     add(engine, id="first")
     assert [claim.id for claim in worker.claim()] == ["first"]
-    other.execute(
-        "SELECT penstock.add('1s', NULL, ARRAY['late'], ARRAY[1], ARRAY[1], NULL, ARRAY[0::bigint], NULL, NULL, NULL,"
-        " NULL, ARRAY['{}'::bytea])"
-    )
+    other.execute(ADD_LATE)
     add(engine, id="early")
     assert [claim.id for claim in worker.claim()] == ["early"]
     assert worker.claim() == ()
@@ -234,6 +236,42 @@ def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEng
     assert eventually(lambda: worker.claim() or time.monotonic() > time_for_cursors_to_settle)
     other.commit()
     assert eventually(lambda: [claim.id for claim in worker.claim()] == ["late"])
+
+
+def test_wait_finds_a_job_that_was_committed_behind_the_mark_unheard(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    worker = Worker(engine)
+    add(engine, id="first")
+    assert worker.claim()
+    other.execute(ADD_LATE)  # nobody waits, so its commit will tell nobody
+    with someone_waits(engine):
+        worker.beat += 1
+        mark = engine.exchange(P, worker.beat, (), want()).mark
+        other.commit()
+        began = time.monotonic()
+        engine.wait(Subject(queues=("default",)), mark, 6.0)
+        assert time.monotonic() - began < 4.0
+    assert [claim.id for claim in worker.claim()] == ["late"]
+
+
+@contextmanager
+def someone_waits(engine: PostgresEngine) -> Iterator[None]:
+    """Let the engine listen meanwhile."""
+    done = threading.Event()
+
+    def wait() -> None:
+        while not done.is_set():
+            engine.wait(Subject(queues=()), 2**60, 0.2)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    assert eventually(lambda: engine._listener.listens((WORK,)))
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(DEADLINE_S)
 
 
 def test_job_whose_claim_was_rolled_back_is_claimed_by_another(

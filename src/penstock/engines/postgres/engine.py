@@ -231,9 +231,11 @@ class PostgresEngine:
     def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
         self._check_process()
         until = time.monotonic() + timeout_s
+        asks: Callable[[Subject, int, float], bool] = self._has_changed
         with self._listener.waiting(_kinds_of(subject)) as ear:
             settled = ear.listens
-            while not self._may_have_changed(subject, since, until):
+            while not _says(asks, subject, since, until):
+                asks = self._has_changed_after_all
                 left_s = until - time.monotonic()
                 pause_s = min(left_s, _POLL_S * random.uniform(0.8, 1.2))
                 if left_s <= 0 or ear.hears(pause_s):
@@ -349,12 +351,6 @@ class PostgresEngine:
             with suppress(EngineBusy):
                 self.store.rows("receive", self._wall_ms())
 
-    def _may_have_changed(self, subject: Subject, since: int, until: float) -> bool:
-        try:
-            return self._has_changed(subject, since, until)
-        except EngineUnavailable:
-            return False
-
     def _has_changed(self, subject: Subject, since: int, until: float) -> bool:
         """Ask for all at once; a due time counts if it comes while the caller means to sleep."""
         left_ms = round((until - time.monotonic()) * 1000) - _DUE_SLACK_MS if subject.due else None
@@ -362,10 +358,28 @@ class PostgresEngine:
         values = (subject.queues is not None, since, wire.texts(subject.jobs), process, process, left_ms)
         return bool(self.store.row("news", *values, self._wall_ms(), left_ms)[0])
 
+    def _has_changed_after_all(self, subject: Subject, since: int, until: float) -> bool:
+        """Look behind the mark too: what was drawn before it may have been committed after it, unheard."""
+        behind = None if subject.queues is None else self._sight.behind()
+        if behind is not None:
+            queues = wire.texts(subject.queues) if subject.queues else None
+            if self.store.row("behind", behind, queues, queues)[0]:
+                self._sight.widen()
+                return True
+        return self._has_changed(subject, since, until)
+
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._listener.abandon()
+
+
+def _says(asks: Callable[[Subject, int, float], bool], subject: Subject, since: int, until: float) -> bool:
+    """Ask for news; a store that does not answer has none."""
+    try:
+        return asks(subject, since, until)
+    except EngineUnavailable:
+        return False
 
 
 def _kinds_of(subject: Subject) -> tuple[int, ...]:

@@ -84,6 +84,16 @@ class Sight:
             if not self._marks or now_s - self._marks[-1][0] >= _MARK_EVERY_S:
                 self._marks.append((now_s, head.mark))
 
+    def behind(self) -> int | None:
+        """Give the number from which a job may have been committed behind the mark; None before the first exchange."""
+        with self._lock:
+            return self._settled_since(_WIDER_S) if self._marks else None
+
+    def widen(self) -> None:
+        """Let the next search begin further back."""
+        with self._lock:
+            self._wider_s = float("-inf")
+
     def forget(self) -> None:
         """Look at everything again."""
         with self._lock:
@@ -98,7 +108,10 @@ class Sight:
         age_s = _SETTLED_S
         if now_s - self._wider_s > _WIDER_EVERY_S:
             self._wider_s, age_s = now_s, _WIDER_S
-        marks = self._marks
+        return self._settled_since(age_s)
+
+    def _settled_since(self, age_s: float) -> int:
+        now_s, marks = monotonic(), self._marks
         while len(marks) > 1 and marks[1][0] <= now_s - _WIDER_S:
             marks.popleft()
         return max((mark for at_s, mark in marks if at_s <= now_s - age_s), default=0)

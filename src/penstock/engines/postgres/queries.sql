@@ -303,6 +303,12 @@ SELECT (%s AND penstock.mark() > %s)
         AND coalesce((SELECT steer OR void FROM penstock.processes WHERE id = %s), true))
     OR (%s::bigint IS NOT NULL AND EXISTS (SELECT FROM penstock.jobs WHERE due_ms < coalesce(%s, penstock.now_ms()) + %s))
 
+-- name: behind
+-- Whether a ready job has a number above this one: each line is searched from there, so what stands below costs nothing.
+SELECT EXISTS (SELECT FROM penstock.lines l
+    CROSS JOIN LATERAL (SELECT FROM penstock.ready y WHERE y.line = l.line AND y.seq > %s LIMIT 1) r
+    WHERE %s::text[] IS NULL OR l.queue = ANY (%s))
+
 -- Steering -------------------------------------------------------------------------------------------------------------
 
 -- name: hold_holders
