@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from msgspec import json
+from msgspec.structs import replace
 
 from penstock.engine import AddRequest, Cancel, Engine, Filter, Subject, Want, WorkerInfo
 from penstock.engines.open import check_url, examine, is_there, open_engine
@@ -319,6 +320,23 @@ def test_arriving_job_that_is_cancelled_is_counted_once(engine: PostgresEngine, 
     assert other.execute(counted).fetchone() == (0, 1)
     other.commit()
     assert [row.states for row in engine.counts()] == [{State.CANCELLED: 1}]
+
+
+def test_old_ends_that_are_loaded_after_a_sweep_are_the_first_to_go(url: str) -> None:
+    engine = opened(f"{url}?keep_jobs=2")
+    worker = Worker(engine)
+    for _ in range(3):
+        add(engine)
+    claims = worker.claim()
+    worker.beat += 1
+    engine.exchange(P, worker.beat, [change(claim) for claim in claims], None)
+    assert engine.tend(P).pruned == 1
+    ended = next(job for job in engine.get([claim.id for claim in claims]) if job is not None)
+    assert ended.ended_ms is not None
+    engine.load([replace(ended, id=JobId("loaded"), ended_ms=ended.ended_ms - 1000)])
+    assert engine.tend(P).pruned == 1
+    assert engine.get([JobId("loaded")]) == [None]
+    engine.close()
 
 
 # -- transactions of the application ----------------------------------------------------------------------------------

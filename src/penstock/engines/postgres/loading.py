@@ -24,6 +24,7 @@ class Loading:
     def __init__(self, session: Session, catalog: Catalog, now_ms: int) -> None:
         self._session, self._catalog, self._now_ms = session, catalog, now_ms
         self._moves: defaultdict[int, Counter[State]] = defaultdict(Counter)
+        self._earliest: dict[str, int] = {}
 
     def run(self, jobs: Sequence[Job]) -> list[Added | PenstockError]:
         """Store jobs as they are; each has its own answer."""
@@ -31,6 +32,8 @@ class Loading:
         lines, policies = self._catalog.lines(keys), self._catalog.policies_of(jobs)
         answers = [self._load(*one) for one in zip(jobs, lines, policies, strict=True)]
         count(self._session, self._moves)
+        for queue, ended_ms in self._earliest.items():
+            self._session.do("unsweep_queue", ended_ms, queue, ended_ms)
         for kind in (1, 2, 3):
             self._session.rows("ring", kind)
         return answers
@@ -62,6 +65,7 @@ class Loading:
         forget_ms = None if job.state is State.BURIED else ended_ms + job.policy.keep_ms
         own = (job.state, ended_ms, forget_ms, job.error is None, job.degraded, job.result)
         self._session.do("load_ended", *_shared(job, line, policy), *own)
+        self._earliest[job.queue] = min(ended_ms, self._earliest.get(job.queue, ended_ms))
 
     def _take_keys(self, job: Job) -> None:
         """Take the keys of a job, all or none; an ended one leaves its window to another that holds the key."""

@@ -207,10 +207,17 @@ SELECT l.queue, sum(c.succeeded + c.cancelled + c.expired)::bigint FROM penstock
 JOIN penstock.lines l ON l.line = c.line GROUP BY l.queue
 
 -- name: surplus
--- Of the ends that a queue has too many of, those go that would be forgotten first.
-SELECT e.id, e.forget_ms FROM penstock.ended e
-WHERE e.forget_ms >= coalesce((SELECT swept FROM penstock.samples WHERE queue = %s), 0)
-    AND e.line IN (SELECT line FROM penstock.lines WHERE queue = %s) ORDER BY e.forget_ms LIMIT %s
+-- Of the ends that a queue has too many of, the oldest go.
+SELECT e.id, e.ended_ms FROM penstock.ended e
+WHERE e.forget_ms IS NOT NULL AND e.ended_ms >= coalesce((SELECT swept FROM penstock.samples WHERE queue = %s), 0)
+    AND e.line IN (SELECT line FROM penstock.lines WHERE queue = %s) ORDER BY e.ended_ms, e.id LIMIT %s
+
+-- name: unsweep
+-- Under a clock that was set back, jobs end before what was swept.
+UPDATE penstock.samples SET swept = 0 WHERE swept > %s
+
+-- name: unsweep_queue
+UPDATE penstock.samples SET swept = %s WHERE queue = %s AND swept > %s
 
 -- name: set_swept
 INSERT INTO penstock.samples (queue, swept) VALUES (%s, %s) ON CONFLICT (queue) DO UPDATE SET swept = excluded.swept

@@ -78,6 +78,7 @@ class Tending:
         session = self._session
         ids = flat(session.rows("forgettable", self._now.wall_ms, max(self.left, 0)))
         pruned = self._forget(ids)
+        session.do("unsweep", self._now.wall_ms)
         for queue, kept in session.rows("kept"):
             surplus = min(kept - self._max_ended, self.left)
             if surplus > 0:

@@ -135,6 +135,16 @@ class Forgetting(Conformance):
         assert [trial.state(claim.id) for claim in ended] == [None, None, State.SUCCEEDED, State.SUCCEEDED]
         assert (trial.state(other.id), trial.state(buried)) == (State.SUCCEEDED, State.BURIED)
 
+    def test_surplus_goes_in_the_order_of_its_ends(self, engine_factory: EngineFactory) -> None:
+        """Not in the order in which it would be forgotten by age."""
+        trial = Trial(engine_factory, max_ended=2)
+        ended = [trial.run(queue="mail", policy=Policy(keep_ms=keep_ms)) for keep_ms in (9000, 5000, 7000, 1000)]
+        for claim in ended:
+            trial.clock.turn(1)
+            trial.end(claim)
+        assert trial.tend().pruned == 2
+        assert [trial.state(claim.id) for claim in ended] == [None, None, State.SUCCEEDED, State.SUCCEEDED]
+
     def test_forgotten_job_takes_its_log_and_key_with_it(self, trial: Trial) -> None:
         details = Details(idempotency_key="k")
         claim = trial.run(policy=Policy(keep_ms=10), details=details)
