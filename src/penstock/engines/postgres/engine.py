@@ -180,10 +180,8 @@ class PostgresEngine:
         head = exchanging.read_head(rows)
         if not head.applied:
             return rows
-        late = list(head.late)
-        for change in changes:
-            if change.id in late:
-                late.remove(change.id)
+        for place, change in enumerate(changes, 1):
+            if place in head.places:
                 continue
             for entry in change.ledger:
                 ledger.settle_entry(session, change.id, change.fence, entry)

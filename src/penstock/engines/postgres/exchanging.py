@@ -36,6 +36,7 @@ class Head(Struct):
 
     Attributes:
         applied: whether this is the answer to the first of two parts.
+        places: which of the changes were late, counted from 1; told by the first of two parts.
         before: the last beat, if the one that was sent does not follow it.
         lines, seqs: how far each line was seen.
     """
@@ -44,6 +45,7 @@ class Head(Struct):
     applied: bool = False
     before: int | None = None
     late: tuple[JobId, ...] = ()
+    places: frozenset[int] = frozenset()
     cancels: tuple[tuple[int, int], ...] = ()
     drain: bool = False
     now_ms: int = 0

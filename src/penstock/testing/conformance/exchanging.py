@@ -184,6 +184,14 @@ class Changing(Conformance):
         trial.exchange(replace(change(claim), follow_ups=(follow_up,)))
         assert trial.state(follow_up.id) is None
 
+    def test_late_change_beside_one_in_time_loses_its_own_follow_ups(self, trial: Trial) -> None:
+        claim = trial.run()
+        jobs = {name: new_job(name) for name in ("in-time", "late")}
+        in_time = replace(change(claim), follow_ups=(jobs["in-time"],))
+        late = replace(in_time, fence=Fence(claim.fence.number, claim.fence.token ^ 1), follow_ups=(jobs["late"],))
+        assert trial.exchange(in_time, late).late == (claim.id,)
+        assert (trial.state(jobs["in-time"].id), trial.state(jobs["late"].id)) == (State.READY, None)
+
     def test_follow_ups_can_be_claimed_in_the_same_exchange(self, trial: Trial) -> None:
         claim = trial.run()
         follow_up = new_job()

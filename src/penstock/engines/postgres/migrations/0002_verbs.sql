@@ -428,14 +428,14 @@ END $$;
 
 -- Exchange -------------------------------------------------------------------------------------------------------------
 
--- Write down what has ended; answers the ids that came too late, in their order. after is NULL for a final state.
+-- Write down what has ended; answers the places of those that came too late. after is NULL for a final state.
 CREATE FUNCTION penstock.apply_changes(
     p_process integer, p_id text, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[], c_states text[],
     c_afters bigint[], c_rans bigint[], c_started boolean[], c_alone boolean[], c_counters bytea[], c_results bytea[],
     c_errors bytea[], c_degraded text[]
-) RETURNS text[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+) RETURNS integer[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_late text[];
+    v_late integer[];
     v_back integer[];
     v_claimed_ms bigint[];
     v_holders text[];
@@ -476,7 +476,7 @@ BEGIN
             count(*) FILTER (WHERE state = 'buried'), count(*) FILTER (WHERE after_ms IS NULL)
         FROM gone GROUP BY line
     )
-    SELECT array_agg(g.id ORDER BY g.place) FILTER (WHERE done.place IS NULL),
+    SELECT array_agg(g.place::integer ORDER BY g.place) FILTER (WHERE done.place IS NULL),
         array_agg(g.place::integer ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
         array_agg(done.claimed_ms ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
         array_agg(done.process ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
@@ -571,6 +571,7 @@ DECLARE
     p record;
     v_last record;
     v_late text[] := '{}';
+    v_places integer[] := '{}';
     v_mark bigint;
     v_claimed integer := 0;
     v_count integer;
@@ -628,12 +629,15 @@ BEGIN
         IF p_part = 2 THEN
             v_late := c_ids;
         ELSIF cardinality(c_ids) > 0 THEN
-            v_late := penstock.apply_changes(p.process, p_name, v_now, c_ids, c_numbers, c_tokens, c_states, c_afters,
+            v_places := penstock.apply_changes(p.process, p_name, v_now, c_ids, c_numbers, c_tokens, c_states, c_afters,
                 c_rans, c_started, c_alone, c_counters, c_results, c_errors, c_degraded);
+            IF cardinality(v_places) > 0 THEN
+                v_late := ARRAY(SELECT c_ids[x.place] FROM unnest(v_places) x(place) ORDER BY x.place);
+            END IF;
         END IF;
         v_mark := penstock.mark();
         IF p_part = 1 THEN
-            envelope := convert_to(json_build_object('applied', true, 'late', v_late)::text, 'UTF8');
+            envelope := convert_to(json_build_object('applied', true, 'late', v_late, 'places', v_places)::text, 'UTF8');
             RETURN NEXT;
             RETURN;
         END IF;
