@@ -14,7 +14,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from penstock.engine import AddRequest, Cancel, Engine, Filter, Subject, Want, WorkerInfo
+from penstock.engine import AddRequest, Cancel, Edit, Engine, Filter, Kick, Subject, Want, WorkerInfo
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
 from penstock.engines.postgres.exchanging import Head, Sight
@@ -476,6 +476,48 @@ def test_plain_sql_obeys_delay_uniqueness_and_idempotency(engine: PostgresEngine
     assert values[0] is not None
     assert states.pop(values[0][0]) is State.SCHEDULED
     assert set(states.values()) == {State.READY}
+
+
+def test_open_transaction_that_began_a_line_holds_up_no_other_producer(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    worker = Worker(engine)
+    enqueue = "SELECT penstock.enqueue('fresh', 't') FROM generate_series(1, 2)"
+    with psycopg.connect(url) as third:
+        other.execute(enqueue)
+        third.execute("SET lock_timeout = '2s'")
+        third.execute(enqueue)
+        add(engine, queue="fresh", id="added")
+        assert [claim.id for claim in worker.claim()] == ["added"]
+        third.commit()
+        assert len(engine.find(Filter(queue="fresh")).jobs) == 3
+        assert eventually(lambda: len(worker.claim()) == 2)
+        other.commit()
+    assert eventually(lambda: len(worker.claim()) == 2)
+    assert [(row.queue, row.states) for row in engine.counts()] == [("fresh", {State.RUNNING: 5})]
+    assert {finding.subject: finding.verdict for finding in examine(url, deep=True).findings}["counts"] == "ok"
+
+
+def test_job_of_a_line_begun_in_its_transaction_can_be_altered_before_it_has_arrived(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    worker = Worker(engine)
+    rows = other.execute("SELECT penstock.enqueue('fresh', 't') FROM generate_series(1, 3)").fetchall()
+    other.commit()
+    with psycopg.connect(url) as third:
+        third.execute("SELECT FROM penstock.arrivals FOR UPDATE")  # so that nobody receives them
+        kicked, moved, cancelled = (JobId(row[0]) for row in rows)
+        engine.alter([kicked], Kick())
+        engine.alter([moved], Edit(queue="other"))
+        engine.alter([cancelled], Cancel())
+        assert [claim.id for claim in worker.claim()] == [kicked]
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == [moved])
+    assert {row.queue: row.states for row in engine.counts()} == {
+        "fresh": {State.RUNNING: 1, State.CANCELLED: 1},
+        "other": {State.RUNNING: 1},
+    }
+    assert add(engine, queue="fresh")
+    assert len(worker.claim()) == 1
 
 
 def test_trigger_enqueues_with_the_row_or_not_at_all(engine: PostgresEngine, other: psycopg.Connection) -> None:

@@ -60,7 +60,7 @@ class Catalog:
         missing = numbers - known.keys()
         if missing:
             for row in self._store.rows("line_keys", wire.ints(list(missing))):
-                self._learn(row[0], LineKey(*row[1:]))
+                known[row[0]] = LineKey(*row[1:])  # a draft of the line, it may be, so no number for this key
             if numbers - known.keys():
                 raise StoreCorrupt(f"The store has jobs in lines {numbers - known.keys()}, which it does not know.")
         return known
@@ -105,7 +105,7 @@ class Catalog:
             return [row[0] for row in session.rows("find_lines", *values)]
 
         for number, key in zip(self._store.step(make), keys, strict=True):
-            self._learn(number, key)
+            self._lines[key], self._line_keys[number] = number, key
 
     def _make_policy(self, value: Policy) -> None:
         body = msgspec.json.encode(value)
@@ -117,6 +117,3 @@ class Catalog:
 
         number = self._store.step(make)
         self._policies[value], self._policy_values[number] = number, value
-
-    def _learn(self, number: int, key: LineKey) -> None:
-        self._lines[key], self._line_keys[number] = number, key

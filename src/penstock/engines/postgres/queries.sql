@@ -25,7 +25,7 @@ ORDER BY queue, task, fair_key, alone, rank ON CONFLICT DO NOTHING
 SELECT l.line FROM unnest(%s::text[], %s::text[], %s::text[], %s::boolean[], %s::integer[])
     WITH ORDINALITY AS g(queue, task, fair_key, alone, rank, place)
 JOIN penstock.lines l ON l.queue = g.queue AND md5(l.task) = md5(g.task) AND md5(l.fair_key) = md5(g.fair_key)
-    AND l.alone = g.alone AND l.rank = g.rank
+    AND l.alone = g.alone AND l.rank = g.rank AND l.draft IS NULL
 ORDER BY g.place
 
 -- name: line_keys

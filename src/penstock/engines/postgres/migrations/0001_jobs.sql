@@ -14,16 +14,20 @@ CREATE TABLE penstock.meta (
     created_ms bigint NOT NULL
 );
 
--- Jobs that are eligible together and have one priority (rank is the negated priority) stand in one line.
+-- Jobs that are eligible together and have one priority (rank is the negated priority) stand in one line. draft: the
+-- transaction of the application that made it, so as not to wait for another that makes the same line; its jobs go to the
+-- line proper when they are received, and are never claimed from here.
 CREATE TABLE penstock.lines (
     line integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     queue text COLLATE "C" NOT NULL,
     task text COLLATE "C" NOT NULL,
     fair_key text COLLATE "C" NOT NULL,
     alone boolean NOT NULL,
-    rank smallint NOT NULL
+    rank smallint NOT NULL,
+    draft bigint
 );
-CREATE UNIQUE INDEX lines_key ON penstock.lines (queue, md5(task), md5(fair_key), alone, rank);
+CREATE UNIQUE INDEX lines_key ON penstock.lines (queue, md5(task), md5(fair_key), alone, rank) WHERE draft IS NULL;
+CREATE INDEX lines_draft ON penstock.lines (draft) WHERE draft IS NOT NULL;
 
 -- Switches of a queue.
 CREATE TABLE penstock.queues (

@@ -55,6 +55,7 @@ BEGIN
         SELECT w.line INTO v_line FROM penstock.lines l JOIN penstock.lines w
             ON w.queue = coalesce(p_queue, l.queue) AND md5(w.task) = md5(l.task)
             AND md5(w.fair_key) = md5(l.fair_key) AND w.alone = p_alone AND w.rank = coalesce(p_rank, l.rank)
+            AND w.draft IS NULL
         WHERE l.line = p_line;
         IF v_line IS NOT NULL THEN
             RETURN v_line;
@@ -650,7 +651,7 @@ BEGIN
             CROSS JOIN LATERAL (SELECT CASE WHEN l.alone THEN w_alone ELSE t.runner END AS runner) r
             LEFT JOIN unnest(w_queues, w_groups) q(queue, place) ON q.queue = l.queue
             LEFT JOIN unnest(k_lines, k_seqs) k(line, seq) ON k.line = l.line
-            WHERE (w_queues IS NULL OR q.queue IS NOT NULL) AND w_free[r.runner] > 0
+            WHERE (w_queues IS NULL OR q.queue IS NOT NULL) AND w_free[r.runner] > 0 AND l.draft IS NULL
                 AND NOT EXISTS (SELECT FROM penstock.queues s WHERE s.queue = l.queue AND s.paused);
         END IF;
         WHILE v_left > 0 AND l_line IS NOT NULL LOOP
@@ -793,6 +794,17 @@ BEGIN
     RETURN v_count;
 END $$;
 
+-- Bring those of the jobs that stand in the draft of a line into the line proper.
+CREATE FUNCTION penstock.leave_draft(p_line integer, p_ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_line integer := penstock.line_like(p_line, false);
+BEGIN
+    WITH moved AS (UPDATE penstock.jobs SET line = v_line WHERE id = ANY (p_ids) AND line = p_line RETURNING line)
+    INSERT INTO penstock.deltas (slot, line, scheduled)
+    SELECT penstock.slot(), x.line, x.sign * n.count
+    FROM (SELECT count(*) AS count FROM moved) n, (VALUES (p_line, -1), (v_line, 1)) x(line, sign);
+END $$;
+
 -- Take over what committed transactions of the application have stored: those that wait for no later time become ready,
 -- and those that were to replace another do so now. One whose key a transaction holds that is still open waits for the
 -- next time, and after it all that replace, so that those beside them are not held up.
@@ -830,6 +842,8 @@ BEGIN
     IF v_count > 0 THEN
         INSERT INTO penstock.deltas (slot, line, scheduled)
         SELECT penstock.slot(), l.line, count(*) FROM unnest(v_lines) l(line) GROUP BY l.line;
+        PERFORM penstock.leave_draft(d.line, v_ids)
+        FROM penstock.lines d WHERE d.line = ANY (v_lines) AND d.draft IS NOT NULL;
         SELECT array_agg(u.id ORDER BY u.place) INTO v_ids
         FROM unnest(v_ids) WITH ORDINALITY AS u(id, place) JOIN penstock.jobs j ON j.id = u.id
         WHERE j.due_ms <= p_now;
@@ -859,6 +873,7 @@ CREATE FUNCTION penstock.enqueue(
 #variable_conflict use_variable
 DECLARE
     v_line integer;
+    v_transaction bigint := pg_current_xact_id()::text::bigint;
     v_policy integer;
     v_unique text := task || ':' || unique_key;
     v_details jsonb;
@@ -880,16 +895,15 @@ BEGIN
     v_details := jsonb_strip_nulls(jsonb_build_object('idempotency_key', idempotency_key, 'tags', to_jsonb(tags),
         'unique', CASE WHEN unique_key IS NOT NULL THEN jsonb_build_object('key', v_unique) END));
     SELECT l.line INTO v_line FROM penstock.lines l WHERE l.queue = enqueue.queue AND md5(l.task) = md5(enqueue.task)
-        AND md5(l.fair_key) = md5('') AND NOT l.alone AND l.rank = -enqueue.priority;
-    WHILE v_line IS NULL LOOP
-        INSERT INTO penstock.lines (queue, task, fair_key, alone, rank)
-        VALUES (queue, task, '', false, -priority) ON CONFLICT DO NOTHING RETURNING line INTO v_line;
-        IF v_line IS NULL THEN
-            SELECT l.line INTO v_line FROM penstock.lines l WHERE l.queue = enqueue.queue
-                AND md5(l.task) = md5(enqueue.task) AND md5(l.fair_key) = md5('') AND NOT l.alone
-                AND l.rank = -enqueue.priority;
-        END IF;
-    END LOOP;
+        AND md5(l.fair_key) = md5('') AND NOT l.alone AND l.rank = -enqueue.priority AND l.draft IS NULL;
+    IF v_line IS NULL THEN
+        SELECT l.line INTO v_line FROM penstock.lines l WHERE l.draft = v_transaction AND l.queue = enqueue.queue
+            AND l.task = enqueue.task AND l.rank = -enqueue.priority;
+    END IF;
+    IF v_line IS NULL THEN
+        INSERT INTO penstock.lines (queue, task, fair_key, alone, rank, draft)
+        VALUES (queue, task, '', false, -priority, v_transaction) RETURNING line INTO v_line;
+    END IF;
     SELECT p.policy INTO v_policy FROM penstock.policies p ORDER BY p.policy LIMIT 1;
     SELECT * INTO v_answer FROM penstock.add_each('4s', NULL, true, true, ARRAY[1], '{}', '{}', '{}', ARRAY[penstock.new_id()],
         ARRAY[v_line], ARRAY[v_policy], '{}', ARRAY[(extract(epoch FROM delay) * 1000)::bigint],
