@@ -397,6 +397,24 @@ def test_replacement_that_must_wait_holds_up_neither_other_arrivals_nor_the_tend
     other.commit()
 
 
+def test_many_replacements_that_must_wait_hold_up_no_arrival_behind_them(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    worker = Worker(engine)
+    held, free = Unique("held", clash="replace"), Unique("free", clash="replace")
+    add(engine, id="holder", details=Details(unique=held))
+    add(engine, id="replaced", details=Details(unique=free))
+    with psycopg.connect(url) as third:
+        many = tuple(new_job(f"blocked-{n}", details=Details(unique=held)) for n in range(1000))
+        engine.add_within(third, [AddRequest(many)])
+        engine.add_within(third, [AddRequest((new_job("free", details=Details(unique=free)), new_job("plain")))])
+        other.execute("SELECT FROM penstock.jobs WHERE id = 'holder' FOR UPDATE")
+        third.commit()
+    engine.tend(P)
+    assert {claim.id for claim in worker.claim()} == {"holder", "free", "plain"}
+    other.commit()
+
+
 def test_connection_that_commits_by_itself_is_refused(engine: PostgresEngine, url: str) -> None:
     with (
         psycopg.connect(url, autocommit=True) as db,

@@ -805,9 +805,25 @@ BEGIN
     FROM (SELECT count(*) AS count FROM moved) n, (VALUES (p_line, -1), (v_line, 1)) x(line, sign);
 END $$;
 
+-- Whether the holder of a unique key is locked by another transaction. If not, this one locks it.
+CREATE FUNCTION penstock.is_held_up(p_digest bytea) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_holder text;
+BEGIN
+    SELECT id INTO v_holder FROM penstock.uniques WHERE digest = p_digest;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM penstock.uniques WHERE digest = p_digest FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        PERFORM FROM penstock.jobs WHERE id = v_holder FOR UPDATE SKIP LOCKED;
+    END IF;
+    RETURN NOT FOUND AND EXISTS (SELECT FROM penstock.jobs WHERE id = v_holder);
+END $$;
+
 -- Take over what committed transactions of the application have stored: those that wait for no later time become ready,
--- and those that were to replace another do so now. One whose key a transaction holds that is still open waits for the
--- next time, and after it all that replace, so that those beside them are not held up.
+-- and those that were to replace another do so now. One whose key a transaction holds that is still open is passed over
+-- until the next time. Where that key cannot be seen yet, to find it out takes a moment, which only so many of them get.
 CREATE FUNCTION penstock.receive(p_limit integer, p_now bigint) RETURNS integer LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -815,17 +831,25 @@ DECLARE
     v_holder text;
     v_ids text[] := '{}';
     v_lines integer[] := '{}';
-    v_blocked boolean := false;
+    v_waits integer := 0;
+    v_passed integer := 0;
     v_count integer := 0;
 BEGIN
-    FOR a IN SELECT * FROM penstock.arrivals ORDER BY arrival LIMIT p_limit FOR UPDATE SKIP LOCKED LOOP
-        CONTINUE WHEN v_blocked AND a.uniqueness IS NOT NULL;
+    FOR a IN SELECT * FROM penstock.arrivals ORDER BY arrival FOR UPDATE SKIP LOCKED LOOP
+        EXIT WHEN v_count >= p_limit OR v_passed >= 10 * p_limit;
         v_holder := NULL;
         IF a.uniqueness IS NOT NULL AND EXISTS (SELECT FROM penstock.jobs WHERE id = a.id) THEN
+            IF v_waits >= 20 OR penstock.is_held_up(a.uniqueness) THEN
+                v_passed := v_passed + 1;
+                CONTINUE;
+            END IF;
             BEGIN
+                PERFORM set_config('lock_timeout', '2ms', true);
                 v_holder := penstock.hold_unique(a.uniqueness, a.id, a.until, a.window_ms, 'replace', p_now);
+                PERFORM set_config('lock_timeout', '50ms', true);
             EXCEPTION WHEN lock_not_available THEN
-                v_blocked := true;
+                v_waits := v_waits + 1;
+                v_passed := v_passed + 1;
                 CONTINUE;
             END;
         END IF;
