@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -37,6 +38,7 @@ from penstock.model.job import Claim, Details, JobId, ProcessId, Unique
 from penstock.model.states import State
 from penstock.testing.conformance.trial import change, new_job, want
 from tests.servers.postgres import PostgresServer
+from tests.servers.programs import postgres_program
 
 P = ProcessId("p")
 DEADLINE_S = 20.0
@@ -165,6 +167,43 @@ def test_store_that_was_moved_begins_a_new_epoch_and_voids_every_lease(url: str,
     with pytest.raises(LeaseLost):
         worker.claim()
     before.close()
+
+
+@pytest.mark.parametrize("way", ["same database", "other database", "template"])
+def test_store_that_was_restored_from_a_dump_begins_a_new_epoch_and_voids_every_lease(
+    url: str, postgres_server: PostgresServer, way: str
+) -> None:
+    before = opened(url)
+    worker = Worker(before)
+    add(before)
+    [claim] = worker.claim()
+    epoch = before.describe().epoch
+    before.close()
+    restored = _restored(url, postgres_server, way)
+    after = opened(restored)
+    assert after.describe().epoch != epoch
+    with pytest.raises(LeaseLost):
+        after.exchange(P, worker.beat + 1, [change(claim)], want())
+    again = Worker(after, ProcessId("again"))
+    assert [taken.claim.id for taken in after.tend(again.process).taken] == [claim.id]
+    after.close()
+
+
+def _restored(url: str, server: PostgresServer, way: str) -> str:
+    """Copy the store as pg_dump and psql do, or as a database made from another."""
+    if way == "template":
+        copy = f"{url}_copy"
+        with psycopg.connect(server.url, autocommit=True) as db:
+            names = (copy.rpartition("/")[2], url.rpartition("/")[2])
+            db.execute("CREATE DATABASE {} TEMPLATE {}".format(*names))
+        return copy
+    dump = subprocess.run([postgres_program("pg_dump"), "--schema=penstock", url], check=True, capture_output=True)
+    target = server.empty_store() if way == "other database" else url
+    with psycopg.connect(target, autocommit=True) as db:
+        db.execute("DROP SCHEMA IF EXISTS penstock CASCADE")
+    run = [postgres_program("psql"), "-q", "-v", "ON_ERROR_STOP=1", target]
+    subprocess.run(run, input=dump.stdout, check=True, capture_output=True)
+    return target
 
 
 def test_store_that_was_set_back_is_looked_at_anew(url: str, other: psycopg.Connection) -> None:

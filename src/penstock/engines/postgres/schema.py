@@ -14,12 +14,12 @@ from penstock.model.retry import DEFAULT_POLICY
 
 __all__ = ["found_schema", "prepare", "schema_version", "settle_isolation"]
 
-# Where the store stands: the cluster, its timeline (which a failover or a restore to a point in time changes) and the
-# database. What the role may not see is left out.
+# Where the store stands: the cluster, its timeline (which a failover or a restore to a point in time changes), the
+# database and the table itself, whose number is another after it was restored from a dump, also into the same database.
 _IDENTITY = """
 SELECT concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
     CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
-    (SELECT oid FROM pg_database WHERE datname = current_database()))
+    (SELECT oid FROM pg_database WHERE datname = current_database()), 'penstock.meta'::regclass::oid)
 """
 
 
@@ -99,7 +99,7 @@ def _migrate(db: psycopg.Connection[Any], schema: str, shown: str) -> None:
                 _begin(db, name)
             db.execute(placed(script, schema))
             if version == 1:
-                _fill(db, name)
+                _fill(db, schema)
             insert = f"INSERT INTO {name}.migrations (version, name) VALUES (%s, %s)"
             db.execute(insert, (version, title))
 
@@ -114,10 +114,11 @@ def _begin(db: psycopg.Connection[Any], name: str) -> None:
     )
 
 
-def _fill(db: psycopg.Connection[Any], name: str) -> None:
+def _fill(db: psycopg.Connection[Any], schema: str) -> None:
+    name = quoted(schema)
     db.execute(
         f"INSERT INTO {name}.meta (epoch, identity, created_ms)"
-        f" SELECT %s, ({_IDENTITY}), extract(epoch FROM now()) * 1000",
+        f" SELECT %s, ({placed(_IDENTITY, schema)}), extract(epoch FROM now()) * 1000",
         (secrets.token_hex(8),),
     )
     body = msgspec.json.encode(DEFAULT_POLICY)
@@ -128,7 +129,7 @@ def _fill(db: psycopg.Connection[Any], name: str) -> None:
 def _check_identity(db: psycopg.Connection[Any], schema: str) -> str:
     """Void all leases of a store that was restored, copied or failed over: they belong to another history."""
     name = quoted(schema)
-    query = f"SELECT identity, ({_IDENTITY}), epoch FROM {name}.meta"
+    query = f"SELECT identity, ({placed(_IDENTITY, schema)}), epoch FROM {name}.meta"
     row = db.execute(query).fetchone()
     if row is None:
         raise StoreInvalid(f"The schema {schema!r} has lost what it is; restore a backup, or drop it to begin anew.")

@@ -6,7 +6,8 @@
 -- at such rows walks over all of them. So nothing that a claim touches has many versions, and no search of a claim begins
 -- at a dead head: rows are inserted and deleted, not updated, and each engine remembers how far a line was seen.
 
--- What the store is. identity: the cluster, timeline and database it stands in; the epoch changes with it.
+-- What the store is. identity: the cluster, timeline and database it stands in, and this table's number there; the epoch
+-- changes with it.
 CREATE TABLE penstock.meta (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch text NOT NULL,
