@@ -15,7 +15,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from penstock.engine import AddRequest, Cancel, Edit, Engine, Filter, Kick, Subject, Want, WorkerInfo
+from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, Filter, Kick, Subject, Want, WorkerInfo
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
 from penstock.engines.postgres.exchanging import Head, Sight
@@ -612,6 +612,72 @@ def test_plain_sql_refuses_what_no_client_would_send(
     engine.describe()
     with pytest.raises(psycopg.DataError, match=told):
         other.execute(f"SELECT penstock.enqueue({arguments})")
+
+
+# -- roles ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_role(other: psycopg.Connection, url: str) -> Iterator[str]:
+    """Give the name of a role without any rights; it may log in."""
+    name = f"role_{other.info.dbname}"
+    other.execute(f"CREATE ROLE {name} LOGIN")
+    other.commit()
+    yield name
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"DROP OWNED BY {name}")
+        db.execute(f"DROP ROLE {name}")
+
+
+def grants(role: str) -> list[str]:
+    """Give what the documentation grants to a role."""
+    page = (Path(__file__).parents[2] / "docs/explanation/postgres.md").read_text()
+    return [line for line in page.splitlines() if line.startswith("GRANT ") and line.endswith(f" TO {role};")]
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+def test_role_with_the_documented_rights_enqueues_and_works(
+    engine: PostgresEngine, other: psycopg.Connection, url: str, plain_role: str, truncates: bool
+) -> None:
+    engine.describe()
+    for grant in grants("shop"):
+        if truncates or "TRUNCATE" not in grant:
+            other.execute(grant.replace(" TO shop;", f" TO {plain_role}"))
+    other.commit()
+    plain = opened(url.replace("penstock@", f"{plain_role}@"))
+    worker = Worker(plain)
+    add(plain, details=Details(idempotency_key="k"))
+    plain.alter_queue("bound", max_jobs=5)
+    add(plain, queue="bound")
+    claims = worker.claim()
+    worker.beat += 1
+    plain.exchange(P, worker.beat, [change(claim) for claim in claims], want())
+    plain.alter([claims[0].id], Delete())
+    other.execute("UPDATE penstock.deltas SET slot = (penstock.slot() + 1) % 3")
+    other.commit()
+    plain.tend(P)
+    assert other.execute("SELECT count(*) FROM penstock.deltas").fetchone() == (0,)
+    assert [row.states for row in plain.counts()] == [{State.SUCCEEDED: 1}]
+    plain.close()
+
+
+def test_role_with_the_documented_rights_enqueues_with_plain_sql(
+    engine: PostgresEngine, other: psycopg.Connection, url: str, plain_role: str
+) -> None:
+    engine.alter_queue("mail", max_jobs=5)
+    for grant in grants("web"):
+        other.execute(grant.replace(" TO web;", f" TO {plain_role}"))
+    other.commit()
+    with psycopg.connect(url.replace("penstock@", f"{plain_role}@")) as plain:
+        for more in ("", ", unique_key => 'u'", ", unique_key => 'u'", ", idempotency_key => 'i', delay => '1 h'"):
+            plain.execute(f"SELECT penstock.enqueue('mail', 't'{more})")
+    worker = Worker(engine)
+    engine.tend(P)
+    assert len(worker.claim()) == 2
+    with psycopg.connect(url.replace("penstock@", f"{plain_role}@")) as plain:
+        plain.execute("SELECT penstock.enqueue('mail', 't', unique_key => 'u')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            plain.execute("DELETE FROM penstock.jobs")
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -985,7 +985,9 @@ BEGIN
         running = t.running + excluded.running, succeeded = t.succeeded + excluded.succeeded,
         cancelled = t.cancelled + excluded.cancelled, expired = t.expired + excluded.expired,
         buried = t.buried + excluded.buried, finished = t.finished + excluded.finished, late = t.late + excluded.late;
-    EXECUTE format('TRUNCATE ONLY penstock.deltas_%s', v_slot);
+    -- Who may not truncate deletes, and leaves the rows where they are while an old transaction is open.
+    EXECUTE format(CASE WHEN has_table_privilege(format('penstock.deltas_%s', v_slot), 'TRUNCATE')
+        THEN 'TRUNCATE ONLY penstock.deltas_%s' ELSE 'DELETE FROM ONLY penstock.deltas_%s' END, v_slot);
 EXCEPTION WHEN lock_not_available THEN
     RETURN;
 END $$;
