@@ -39,6 +39,7 @@ from penstock.model.states import State
 from penstock.testing.conformance.trial import change, new_job, want
 from tests.servers.postgres import PostgresServer
 from tests.servers.programs import postgres_program
+from tests.servers.proxy import Proxy
 
 P = ProcessId("p")
 DEADLINE_S = 20.0
@@ -678,6 +679,73 @@ def test_role_with_the_documented_rights_enqueues_with_plain_sql(
         plain.execute("SELECT penstock.enqueue('mail', 't', unique_key => 'u')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             plain.execute("DELETE FROM penstock.jobs")
+
+
+def test_doctor_says_what_a_role_does_not_see(
+    engine: PostgresEngine, other: psycopg.Connection, url: str, plain_role: str
+) -> None:
+    engine.describe()
+    other.execute(f"GRANT USAGE ON SCHEMA penstock TO {plain_role}")
+    other.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA penstock TO {plain_role}")
+    other.commit()
+    plain = url.replace("penstock@", f"{plain_role}@")
+
+    def told() -> tuple[str, str]:
+        [finding] = [finding for finding in examine(plain).findings if finding.subject == "transactions"]
+        return finding.verdict, finding.found + finding.remedy
+
+    assert told()[0] == "warning"
+    assert f"{plain_role} does not see those of other roles" in told()[1]
+    other.execute(f"GRANT pg_read_all_stats TO {plain_role}")
+    other.commit()
+    assert told()[0] == "ok"
+
+
+# -- poolers ----------------------------------------------------------------------------------------------------------
+
+
+def other_session(piece: bytes) -> bytes:
+    """Name another server session at the start of a connection, as a pooler that lends sessions by transaction does.
+
+    Source: PostgreSQL, Message Formats, BackendKeyData.
+    """
+    head = b"K\0\0\0\x0c"
+    at = piece.find(head)
+    return piece if at < 0 else piece[: at + 5] + b"\0\0\0\1" + piece[at + 9 :]
+
+
+@pytest.fixture
+def pooled(url: str, postgres_server: PostgresServer) -> Iterator[str]:
+    """Give the URL of the database behind a pooler."""
+    with Proxy(postgres_server.port) as proxy:
+        proxy.changes = other_session
+        yield url.replace(f":{postgres_server.port}/", f":{proxy.port}/")
+
+
+def test_pooler_before_a_database_of_other_isolation_is_a_fault(
+    other: psycopg.Connection, url: str, pooled: str
+) -> None:
+    other.execute(f"ALTER DATABASE {other.info.dbname} SET default_transaction_isolation = 'serializable'")
+    other.commit()
+    engine = opened(pooled)
+    with pytest.raises(StoreInvalid, match=r"serializable.*ALTER ROLE"):
+        engine.counts()
+    engine.close()
+    [finding] = [finding for finding in examine(pooled).findings if finding.subject == "schema"]
+    assert (finding.verdict, "ALTER ROLE" in finding.remedy) == ("fault", True)
+    assert all(finding.verdict != "fault" for finding in examine(url).findings)
+
+
+def test_pooler_lets_nobody_listen_and_every_wait_ends_after_a_poll(pooled: str) -> None:
+    engine = opened(pooled)
+    worker = Worker(engine)
+    add(engine)
+    assert len(worker.claim()) == 1
+    began = time.monotonic()
+    engine.wait(Subject(queues=()), 2**60, 10.0)
+    assert time.monotonic() - began < 5.0
+    assert not engine._listener.listens((WORK,))
+    engine.close()
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ class Proxy:
         delay_s: how long each piece of a reply is held back.
         lose_reply_to: a request for which this says true is forwarded; then its connection is reset in place of the
             reply, and `lost` counts it.
+        changes: alters each piece of a reply on its way.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -35,6 +36,7 @@ class Proxy:
         self.delay_s = 0.0
         self.lose_reply_to: Callable[[bytes], bool] | None = None
         self.lost = 0
+        self.changes: Callable[[bytes], bytes] | None = None
         self._links: set[_Link] = set()
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -134,6 +136,8 @@ class _Link:
             return False
         elif self._proxy.delay_s:
             time.sleep(self._proxy.delay_s)
+        if not from_client and self._proxy.changes is not None:
+            piece = self._proxy.changes(piece)
         target.sendall(piece)
         return True
 

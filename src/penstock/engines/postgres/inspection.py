@@ -71,14 +71,14 @@ def _rest(text: str) -> str:
 
 def _server(session: Session) -> Iterator[Finding]:
     (version, number, in_recovery, fsync, full_pages, commits, standby_names, vacuums, counts, standbys, open_now, most,
-     notified, may_create, user) = session.rows("server")[0]  # fmt: skip
+     notified, may_create, user, sees_all) = session.rows("server")[0]  # fmt: skip
     if number < _OLDEST_SERVER:
         yield Finding("server", "fault", f"PostgreSQL {version}", "penstock needs PostgreSQL 13 or newer.")
     elif in_recovery:
         yield Finding("server", "fault", f"PostgreSQL {version}, a standby", "Name the primary in the URL.")
     else:
         yield Finding("server", "ok", f"PostgreSQL {version}")
-    yield _durable(fsync, full_pages, commits, standby_names, standbys)
+    yield _durable(fsync, full_pages, commits, standby_names, standbys, sees_all=sees_all)
     if "off" in (vacuums, counts):
         off = "autovacuum" if vacuums == "off" else "track_counts"
         yield Finding("vacuum", "warning", f"{off} is off: deleted rows pile up", f"Set {off} = on in postgresql.conf.")
@@ -98,10 +98,12 @@ def _server(session: Session) -> Iterator[Finding]:
         )
     if not may_create:
         yield Finding("role", "ok", f"{user}, which may not make a schema; its owner runs `penstock migrate`")
-    yield from _old_transactions(session)
+    yield from _old_transactions(session, user, sees_all=sees_all)
 
 
-def _durable(fsync: str, full_pages: str, commits: str, standby_names: str, standbys: int) -> Finding:
+def _durable(
+    fsync: str, full_pages: str, commits: str, standby_names: str, standbys: int, *, sees_all: bool
+) -> Finding:
     level = durability(fsync, full_pages, commits, standby_names, standbys)
     told = f"{level}: fsync {fsync}, full_page_writes {full_pages}, synchronous_commit {commits}"
     if level == "D0":
@@ -112,6 +114,8 @@ def _durable(fsync: str, full_pages: str, commits: str, standby_names: str, stan
         return Finding(
             "durability", "warning", told, "A crash of the server can lose the last commits; set synchronous_commit on."
         )
+    if standby_names and not sees_all:
+        return Finding("durability", "ok", f"{told}; whether a synchronous standby is connected cannot be seen")
     if standby_names and not standbys:
         return Finding(
             "durability",
@@ -122,17 +126,24 @@ def _durable(fsync: str, full_pages: str, commits: str, standby_names: str, stan
     return Finding("durability", "ok", told)
 
 
-def _old_transactions(session: Session) -> Iterator[Finding]:
+def _old_transactions(session: Session, user: str, *, sees_all: bool) -> Iterator[Finding]:
     rows = session.rows("old_transactions")
-    for pid, user, application, state, age_s in rows:
+    for pid, name, application, state, age_s in rows:
         yield Finding(
             "transactions",
             "warning",
-            f"process {pid} ({' '.join(filter(None, (user, application, state)))}) holds one open for {age_s:,} s: "
+            f"process {pid} ({' '.join(filter(None, (name, application, state)))}) holds one open for {age_s:,} s: "
             "deleted rows cannot be removed",
             f"End it where it began, or with SELECT pg_terminate_backend({pid}).",
         )
-    if not rows:
+    if not sees_all:
+        yield Finding(
+            "transactions",
+            "warning",
+            f"{user} does not see those of other roles, nor the standbys",
+            f"GRANT pg_read_all_stats TO {quoted(user)}, or examine the store as a member of pg_monitor.",
+        )
+    elif not rows:
         yield Finding("transactions", "ok", "none is open for longer than a minute")
 
 

@@ -464,7 +464,8 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     current_setting('synchronous_standby_names'), current_setting('autovacuum'), current_setting('track_counts'),
     (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
     (SELECT count(*) FROM pg_stat_activity), current_setting('max_connections')::integer,
-    pg_notification_queue_usage(), has_database_privilege(current_database(), 'CREATE'), current_user
+    pg_notification_queue_usage(), has_database_privilege(current_database(), 'CREATE'), current_user,
+    pg_has_role('pg_read_all_stats', 'USAGE')
 
 -- name: old_transactions
 -- Whoever holds back the removal of deleted rows, for longer than a minute.
