@@ -19,6 +19,7 @@ from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, Filter, Ki
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
 from penstock.engines.postgres.exchanging import Head, Sight
+from penstock.engines.postgres.guard import ClockGuard
 from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.listening import WORK
 from penstock.engines.postgres.schema import schema_version
@@ -910,6 +911,56 @@ def test_listener_that_was_ended_listens_again(engine: PostgresEngine, other: ps
     assert listener() != first
     done.set()
     thread.join(DEADLINE_S)
+
+
+# -- the server's clock -----------------------------------------------------------------------------------------------
+
+
+def turn_clock(db: psycopg.Connection, ms: int) -> None:
+    """Set the clock of the store forward or back."""
+    db.execute(
+        "CREATE OR REPLACE FUNCTION penstock.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS"
+        f" 'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + {ms}'"
+    )
+    db.commit()
+
+
+def test_clock_set_forward_lets_the_living_renew_before_anything_is_voided(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    worker, tender = Worker(engine), Worker(engine, ProcessId("tender"))
+    add(engine)
+    [claim] = worker.claim()
+    engine.tend(tender.process)
+    turn_clock(other, 3_600_000)
+    engine.renew(tender.process, [])
+    assert engine.tend(tender.process).taken == ()
+    assert engine.renew(P, [P]).void == ()
+    worker.beat += 1
+    assert not engine.exchange(P, worker.beat, [change(claim)], None).late
+
+
+def test_lease_that_was_given_before_the_clock_was_set_back_is_cut(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    engine.describe()
+    turn_clock(other, 3_600_000)
+    tender = Worker(engine, ProcessId("tender"))
+    Worker(engine)
+    turn_clock(other, 0)
+    assert min(view.lease_left_ms for view in engine.workers()) > 3_500_000
+    engine.tend(tender.process)
+    assert all(0 < view.lease_left_ms <= 60_000 for view in engine.workers())
+
+
+def test_guard_spares_leases_as_long_as_the_longest_lasts() -> None:
+    guard = ClockGuard()
+    assert guard.trusts(1_000_000, 5.0, lambda: 60_000)
+    assert guard.trusts(1_003_000, 6.0, lambda: 60_000)  # two seconds more than passed here are no jump
+    assert not guard.trusts(9_000_000, 7.0, lambda: 60_000)
+    assert not guard.trusts(9_059_900, 66.9, lambda: 60_000)
+    assert guard.trusts(9_060_000, 67.0, lambda: 60_000)
+    assert guard.trusts(1_000_000, 68.0, lambda: 60_000)
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -511,12 +511,29 @@ def test_lease_that_a_clock_set_back_made_too_long_is_cut(server: RedisServer, e
 
 def test_clock_set_forward_voids_nothing_before_the_living_could_renew() -> None:
     guard = ClockGuard()
-    assert guard.expect() == ("", 0)
-    guard.note(1_000_000, jumped=False)
-    latest, holds_off = guard.expect()
-    assert (1_002_000 <= int(latest) < 1_010_000, holds_off) == (True, 0)
-    guard.note(9_000_000, jumped=True)
-    assert guard.expect()[1] == 1
+    guard.note_lease(60_000)
+    assert guard.expect(5.0) == ("", 0)
+    guard.note(1_000_000, 5.0, jumped=False)
+    assert guard.expect(6.0) == (1_003_000, 0)
+    guard.note(9_000_000, 6.0, jumped=True)
+    assert guard.expect(7.0) == (9_003_000, 1)
+    assert guard.expect(65.9)[1] == 1
+    assert guard.expect(66.0)[1] == 0
+
+
+def test_clock_set_back_is_expected_no_later_than_it_shows() -> None:
+    guard = ClockGuard()
+    guard.note(9_000_000, 5.0, jumped=False)
+    guard.note(1_000_000, 6.0, jumped=False)
+    assert guard.expect(6.0) == (1_002_000, 0)
+
+
+def test_lease_that_was_given_before_the_clock_was_set_back_is_cut(server: RedisServer, engine: RedisEngine) -> None:
+    with server.client() as client:
+        client.zincrby("{penstock}:leases", 3_600_000, P2)
+    assert engine.workers()[0].lease_left_ms > 3_600_000
+    engine.tend(P1)
+    assert 0 < engine.workers()[0].lease_left_ms <= 30_000
 
 
 def test_server_that_shows_a_later_time_than_can_be_is_not_believed(server: RedisServer, engine: RedisEngine) -> None:
@@ -526,7 +543,7 @@ def test_server_that_shows_a_later_time_than_can_be_is_not_believed(server: Redi
     engine.tend(tender)
     with server.client() as client:
         client.zadd("{penstock}:leases", {P1: 1, P2: 1})
-    engine._guard.note(1, jumped=False)  # as if the server had shown a far earlier time a moment ago
+    engine._guard.note(1, time.monotonic(), jumped=False)  # as if the server had shown a far earlier time a moment ago
     assert engine.tend(tender).taken == ()
     assert engine.tend(tender).taken == ()
 

@@ -36,6 +36,7 @@ from penstock.engines.loading import check_load
 from penstock.engines.postgres import adding, exchanging, leasing, ledger, listening, reading, wire
 from penstock.engines.postgres.altering import Altering, alter_queue
 from penstock.engines.postgres.catalog import Catalog
+from penstock.engines.postgres.guard import ClockGuard
 from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.leasing import Now
 from penstock.engines.postgres.loading import Loading
@@ -55,7 +56,6 @@ _RECEIVE_EVERY_S = 1.0
 _SETTLE_S = 0.01
 _DUE_SLACK_MS = 2
 _ONE_BOOT = "server"
-_LONGEST_LEAP_MS = 2000
 _ALL, _APPLY, _CLAIM = range(3)
 
 
@@ -95,8 +95,7 @@ class PostgresEngine:
         self.store.forget = _forgetting(self._catalog, self._sight)
         self._listener = listening.Listener(self.store)
         self._received_s = 0.0
-        self._tended: tuple[int, float] | None = None
-        self._spares_until_s = 0.0
+        self._guard = ClockGuard()
         self._careful_until_s = 0.0
         self._pid = os.getpid()
         weakref.finalize(self, _let_go, self.store, self._listener).atexit = False
@@ -214,17 +213,9 @@ class PostgresEngine:
         return Tending(session, self._catalog, limit, self._max_ended, now, voids=voids).run(tender)
 
     def _trusts_clock(self, session: Session, now_ms: int) -> bool:
-        """Guard the leases against jumps of the server's clock.
-
-        Set back, leases that now reach too far are cut. Set forward, nothing is voided for as long as a lease lasts, so
-        that the living can renew first.
-        """
+        """Cut leases that reach too far, as the clock was set back; say whether it may void those that lapsed."""
         session.do("cut_leases", now_ms, now_ms)
-        here_s, before = time.monotonic(), self._tended
-        self._tended = now_ms, here_s
-        if before is not None and (now_ms - before[0]) - (here_s - before[1]) * 1000 > _LONGEST_LEAP_MS:
-            self._spares_until_s = here_s + session.value("longest_lease") / 1000
-        return here_s >= self._spares_until_s
+        return self._guard.trusts(now_ms, time.monotonic(), lambda: session.value("longest_lease"))
 
     def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
         self._check_process()

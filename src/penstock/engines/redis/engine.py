@@ -217,11 +217,11 @@ class RedisEngine:
         return Renewed(tuple(map(_process, void)), tuple(map(_process, draining)), self._taken(taken))
 
     def tend(self, tender: ProcessId, limit: int = MOST_AT_ONCE) -> Tended:
-        latest_ms, holds_off = ("", 0) if self._clock is not None else self._guard.expect()
+        latest_ms, holds_off = ("", 0) if self._clock is not None else self._guard.expect(time.monotonic())
         arguments: list[Argument] = [tender, limit, self._max_ended, os.urandom(_SEED_BYTES), latest_ms, holds_off]
         told = self._run("tend", arguments)
         now_ms, due, expired, pruned, more, next_ms, lapse_ms, scheduled, jumped, *taken = told
-        self._guard.note(now_ms, jumped=jumped == 1)
+        self._guard.note(now_ms, time.monotonic(), jumped=jumped == 1)
         self._scheduled = int(scheduled)
         return Tended(
             due=due,

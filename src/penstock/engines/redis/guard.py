@@ -1,7 +1,5 @@
 """A guard against a server's clock that is set forward: nothing is voided until live workers could renew."""
 
-import time
-
 _SLACK_MS = 2000
 _USUAL_LEASE_MS = 30_000
 
@@ -18,18 +16,20 @@ class ClockGuard:
         """Learn how long a lease may be."""
         self._lease_ms = max(self._lease_ms, lease_ms)
 
-    def expect(self) -> tuple[int | str, int]:
-        """Give the latest time that the server can show, empty before the first, and 1 while nothing is voided."""
-        now = time.monotonic()
-        holds_off = int(now < self._holds_off_until)
+    def expect(self, own_s: float) -> tuple[int | str, int]:
+        """Give the latest time that the server can show, empty before the first, and 1 while nothing is voided.
+
+        Args:
+            own_s: the time of this process's own clock, which is never set.
+        """
+        holds_off = int(own_s < self._holds_off_until)
         if self._seen is None:
             return "", holds_off
-        store_ms, own = self._seen
-        return store_ms + int((now - own) * 1000) + _SLACK_MS, holds_off
+        store_ms, then_s = self._seen
+        return store_ms + int((own_s - then_s) * 1000) + _SLACK_MS, holds_off
 
-    def note(self, store_ms: int, *, jumped: bool) -> None:
+    def note(self, store_ms: int, own_s: float, *, jumped: bool) -> None:
         """Learn what the server's clock showed, and whether that was later than could be."""
-        now = time.monotonic()
-        self._seen = store_ms, now
+        self._seen = store_ms, own_s
         if jumped:
-            self._holds_off_until = now + self._lease_ms / 1000
+            self._holds_off_until = own_s + self._lease_ms / 1000
