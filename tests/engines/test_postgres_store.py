@@ -913,6 +913,60 @@ def test_listener_that_was_ended_listens_again(engine: PostgresEngine, other: ps
     thread.join(DEADLINE_S)
 
 
+# -- an exchange that comes late --------------------------------------------------------------------------------------
+
+
+def test_claims_of_an_idle_exchange_that_came_late_are_told_next(url: str, engine: PostgresEngine) -> None:
+    worker = Worker(engine)
+    worker.beat = 2
+    assert worker.claim() == ()  # a repeat: the first call is still on its way
+    for id in ("a", "b", "c"):
+        add(engine, id=id)
+    late = opened(url)
+    assert [claim.id for claim in late.exchange(P, 3, (), want(limit=2)).claims] == ["a", "b"]
+    told = worker.claim()
+    assert [claim.id for claim in told] == ["a", "b"]
+    assert engine.exchange(P, 4, (), want()).claims == told
+    answer = engine.exchange(P, 5, [change(claim) for claim in told], want())
+    assert (answer.late, [claim.id for claim in answer.claims]) == ((), ["c"])
+    late.close()
+
+
+def test_exchange_that_comes_late_is_told_even_where_nothing_more_is_wanted(url: str, engine: PostgresEngine) -> None:
+    worker = Worker(engine)
+    assert worker.claim() == ()
+    add(engine, id="a")
+    late = opened(url)
+    late.exchange(P, 1, (), want())
+    assert [claim.id for claim in engine.exchange(P, 2, (), None).claims] == ["a"]
+    late.close()
+
+
+def test_exchange_that_waited_while_its_process_was_voided_claims_nothing(
+    engine: PostgresEngine, other: psycopg.Connection
+) -> None:
+    Worker(engine)
+    add(engine, id="a")
+    lost: list[LeaseLost] = []
+
+    def exchange() -> None:
+        try:
+            engine.exchange(P, 1, (), want())
+        except LeaseLost as error:
+            lost.append(error)
+
+    other.execute("SELECT penstock.hold_process('p')")
+    late = threading.Thread(target=exchange)
+    late.start()
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    assert eventually(lambda: engine.store.query(waits) == [(1,)])
+    other.execute("UPDATE penstock.processes SET void = true")
+    other.commit()
+    late.join(DEADLINE_S)
+    assert len(lost) == 1
+    assert [row.states for row in engine.counts()] == [{State.READY: 1}]
+
+
 # -- the server's clock -----------------------------------------------------------------------------------------------
 
 

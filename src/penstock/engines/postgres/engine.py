@@ -55,6 +55,8 @@ _RECEIVE_EVERY_S = 1.0
 #: After the listening began: a transaction that saw nobody wait has committed by then.
 _SETTLE_S = 0.01
 _DUE_SLACK_MS = 2
+_BEATS_KEPT = 1000
+_UNKNOWN = (None, None)
 _ONE_BOOT = "server"
 _ALL, _APPLY, _CLAIM = range(3)
 
@@ -94,6 +96,7 @@ class PostgresEngine:
         self._sight = exchanging.Sight()
         self.store.forget = _forgetting(self._catalog, self._sight)
         self._listener = listening.Listener(self.store)
+        self._beats: dict[ProcessId, tuple[int, int]] = {}
         self._received_s = 0.0
         self._guard = ClockGuard()
         self._careful_until_s = 0.0
@@ -158,7 +161,7 @@ class PostgresEngine:
             self._receive()
         call = (process, beat, self._wall_ms())
         columns = exchanging.change_columns(changes)
-        wanted = (*exchanging.want_columns(want), *self._sight.columns())
+        wanted = (*exchanging.want_columns(want), *self._sight.columns(), *self._beats.get(process, _UNKNOWN))
         if any(change.follow_ups or change.ledger for change in changes):
             rows = self.store.step(lambda session: self._in_parts(session, changes, call, columns, wanted))
         else:
@@ -192,10 +195,14 @@ class PostgresEngine:
     def _answer(self, process: ProcessId, beat: int, rows: Sequence[Row]) -> Answer:
         head = exchanging.read_head(rows)
         if head.lost:
+            self._beats.pop(process, None)
             raise LeaseLost(process)
         if head.before is not None or beat < 1:
             raise ValueError(f"Beat {beat} of process {process} does not follow its last beat {head.before or 0}.")
         self._sight.learn(head)
+        if process not in self._beats and len(self._beats) >= _BEATS_KEPT:
+            self._beats.clear()
+        self._beats[process] = head.process, head.beat
         return exchanging.read_answer(self._catalog, rows, head)
 
     def renew(self, tender: ProcessId, leases: Sequence[ProcessId], deaths: Sequence[Death] = ()) -> Renewed:

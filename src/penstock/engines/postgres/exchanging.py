@@ -38,6 +38,7 @@ class Head(Struct):
         applied: whether this is the answer to the first of two parts.
         places: which of the changes were late, counted from 1; told by the first of two parts.
         before: the last beat, if the one that was sent does not follow it.
+        process, beat: the number of the process, and its last beat that is remembered.
         lines, seqs: how far each line was seen.
     """
 
@@ -50,6 +51,8 @@ class Head(Struct):
     drain: bool = False
     now_ms: int = 0
     mark: int = 0
+    process: int = 0
+    beat: int = 0
     lines: tuple[int, ...] = ()
     seqs: tuple[int, ...] = ()
 

@@ -50,7 +50,7 @@ SELECT * FROM penstock.add_each(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 
 -- name: exchange
 SELECT * FROM penstock.exchange(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,
-    %s, %s, %s)
+    %s, %s, %s, %s, %s)
 
 -- name: receive
 SELECT CASE WHEN EXISTS (SELECT FROM penstock.arrivals) THEN penstock.receive(1000, coalesce(%s, penstock.now_ms())) END

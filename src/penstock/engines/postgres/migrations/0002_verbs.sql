@@ -548,6 +548,17 @@ BEGIN
     END IF;
 END $$;
 
+-- The claims that a process took with a beat, in the columns of `exchange`.
+CREATE FUNCTION penstock.claims_of(p_process integer, p_beat bigint) RETURNS TABLE (
+    line integer, seq bigint, id text, number integer, token bigint, policy integer, crc bigint, created_ms bigint,
+    stage integer, cancel boolean, details bytea, counters bytea, envelope bytea
+) LANGUAGE sql SET enable_seqscan = off AS $$
+SELECT j.line, j.seq, j.id, c.number, c.token, j.policy, j.crc, j.created_ms, j.stage, j.cancel, j.details, j.counters,
+    j.envelope
+FROM penstock.claims c JOIN penstock.jobs j ON j.id = c.id JOIN penstock.lines l ON l.line = j.line
+WHERE c.process = p_process AND c.beat = p_beat AND c.fate IS NULL ORDER BY l.rank, j.seq
+$$;
+
 -- Apply the changes, then claim what can run. One row for each claim, and one with `line` NULL, the head of the answer:
 -- its `envelope` is a JSON object (see `exchanging.Head`).
 --
@@ -556,12 +567,14 @@ END $$;
 -- w_*: the tasks with the number of their runner in w_free; w_alone is that of jobs that run alone; queues with the number of
 -- their group, or NULL for every queue. k_*: how far lines were seen, and p_settled what was drawn so long ago that
 -- whoever drew it has committed: a search begins after the lesser of both.
+-- b_*: the number of the process, and its last beat that is remembered, as the caller knows them. Where more is remembered,
+-- a call that the caller took for failed was done after all, and after idle ones: what it claimed is told now.
 CREATE FUNCTION penstock.exchange(
     p_wait text, p_part integer, p_name text, p_beat bigint, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[],
     c_states text[], c_afters bigint[], c_rans bigint[], c_started boolean[], c_alone boolean[], c_counters bytea[],
     c_results bytea[], c_errors bytea[], c_degraded text[], w_limit integer, w_tasks text[], w_runners integer[],
     w_alone integer, w_free integer[], w_queues text[], w_groups integer[], p_settled bigint, k_lines integer[],
-    k_seqs bigint[]
+    k_seqs bigint[], b_process integer, b_beat bigint
 ) RETURNS TABLE (
     line integer, seq bigint, id text, number integer, token bigint, policy integer, crc bigint, created_ms bigint,
     stage integer, cancel boolean, details bytea, counters bytea, envelope bytea
@@ -574,6 +587,7 @@ DECLARE
     v_late text[] := '{}';
     v_places integer[] := '{}';
     v_mark bigint;
+    v_remembered bigint;
     v_claimed integer := 0;
     v_count integer;
     v_cancels boolean;
@@ -617,11 +631,7 @@ BEGIN
         RETURN;
     END IF;
     IF p_beat = v_last.beat THEN
-        RETURN QUERY
-        SELECT j.line, j.seq, j.id, c.number, c.token, j.policy, j.crc, j.created_ms, j.stage, j.cancel, j.details,
-            j.counters, j.envelope
-        FROM penstock.claims c JOIN penstock.jobs j ON j.id = c.id JOIN penstock.lines l ON l.line = j.line
-        WHERE c.process = p.process AND c.beat = p_beat AND c.fate IS NULL ORDER BY l.rank, j.seq;
+        RETURN QUERY SELECT * FROM penstock.claims_of(p.process, p_beat);
         UPDATE penstock.processes s SET steer = false WHERE s.process = p.process AND s.steer;
         v_late := coalesce(v_last.late, '{}');
         v_mark := v_last.mark;
@@ -642,7 +652,16 @@ BEGIN
             RETURN NEXT;
             RETURN;
         END IF;
-        IF w_limit > 0 THEN
+        IF v_last.beat > b_beat AND b_process = p.process THEN
+            UPDATE penstock.claims c SET beat = p_beat
+            WHERE c.process = p.process AND c.beat > b_beat AND c.fate IS NULL;
+            GET DIAGNOSTICS v_claimed = ROW_COUNT;
+        END IF;
+        IF v_claimed > 0 THEN
+            RETURN QUERY SELECT * FROM penstock.claims_of(p.process, p_beat);
+            v_cancels := true;
+            v_mark := v_mark - 1;  -- nothing was looked for
+        ELSIF w_limit > 0 THEN
             SELECT array_agg(l.line), array_agg(r.runner), array_agg(coalesce(q.place, 0)), array_agg(l.rank),
                 array_agg(least(coalesce(k.seq, 0), p_settled))
             INTO l_line, l_runner, l_group, l_rank, l_from
@@ -744,8 +763,10 @@ BEGIN
         FROM penstock.claims c JOIN penstock.jobs j ON j.id = c.id WHERE c.process = p.process AND j.cancel;
         v_cancels := json_array_length(v_asked) > 0;
     END IF;
+    v_remembered := coalesce(v_last.beat, 0);
     IF p_beat IS DISTINCT FROM v_last.beat THEN
         IF v_claimed > 0 OR cardinality(c_ids) > 0 OR p_part = 2 THEN
+            v_remembered := p_beat;
             INSERT INTO penstock.beats (beat, mark, process, late)
             VALUES (p_beat, v_mark, p.process, CASE WHEN cardinality(v_late) > 0 THEN v_late END);
             IF v_last.beat IS NOT NULL THEN
@@ -760,7 +781,7 @@ BEGIN
     END IF;
     line := NULL;
     envelope := convert_to(json_build_object('late', v_late, 'cancels', v_asked, 'drain', p.drain, 'now_ms', v_now,
-        'mark', v_mark, 'lines', coalesce(l_line, '{}'), 'seqs', coalesce(l_from, '{}'))::text, 'UTF8');
+        'mark', v_mark, 'process', p.process, 'beat', v_remembered, 'lines', coalesce(l_line, '{}'), 'seqs', coalesce(l_from, '{}'))::text, 'UTF8');
     RETURN NEXT;
 END $$;
 
