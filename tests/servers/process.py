@@ -106,14 +106,23 @@ class ServerProcess(ABC):
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGSTOP)  # so that it starts no more
+        children = children_of(self.pid)
+        _send(signal.SIGKILL, [*children, self.pid])
         self._process.wait()
         self._process = None
+        deadline = time.monotonic() + DEADLINE_S
+        while any(state_of(child) not in ("Z", "X", None) for child in children):
+            assert time.monotonic() < deadline, f"{children} outlived SIGKILL"
+            time.sleep(0.01)
 
     def freeze(self) -> None:
+        """Stop it and all that it started, which PostgreSQL puts into groups of their own."""
         os.killpg(self.pid, signal.SIGSTOP)
+        _send(signal.SIGSTOP, children_of(self.pid))
 
     def thaw(self) -> None:
+        _send(signal.SIGCONT, children_of(self.pid))
         os.killpg(self.pid, signal.SIGCONT)
 
     def restart(self, *, gently: bool = True) -> None:
@@ -123,3 +132,27 @@ class ServerProcess(ABC):
         else:
             self.kill()
         self.start()
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the processes that a process started and that have not ended."""
+    return [int(one) for one in os.listdir("/proc") if one.isdecimal() and _facts(int(one))[1:] == [str(pid)]]
+
+
+def state_of(pid: int) -> str | None:
+    """Give the letter of a process's state (T: stopped, Z: ended), None if it is gone."""
+    return next(iter(_facts(pid)), None)
+
+
+def _facts(pid: int) -> list[str]:
+    """Give state and parent of a process. Source: proc(5), /proc/pid/stat: the name before them may hold anything."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _send(number: int, pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(pid, number)
