@@ -702,6 +702,64 @@ def test_doctor_says_what_a_role_does_not_see(
     assert told()[0] == "ok"
 
 
+# -- tables beside an open transaction --------------------------------------------------------------------------------
+
+
+def set_slot(db: psycopg.Connection, slot: int) -> None:
+    """Let it be the time of this slot from now on."""
+    is_now = f"'SELECT {slot}::smallint'"
+    db.execute(f"CREATE OR REPLACE FUNCTION penstock.slot() RETURNS smallint LANGUAGE sql VOLATILE AS {is_now}")
+    db.commit()
+
+
+def test_arrivals_that_were_received_are_truncated_beside_an_open_transaction(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    engine.describe()
+    with psycopg.connect(url) as third:
+        set_slot(third, 0)
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT pg_current_xact_id()")
+        third.execute("SELECT penstock.enqueue('mail', 't') FROM generate_series(1, 500)")
+        third.commit()
+        engine.tend(P)
+        size = "SELECT pg_relation_size('penstock.arrivals_0')"
+        assert third.execute(size).fetchone() != (0,)
+        set_slot(third, 2)
+        engine.tend(P)
+        assert third.execute(size).fetchone() == (0,)
+
+
+def test_arrivals_that_are_still_to_come_are_left_where_they_are(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    engine.describe()
+    with psycopg.connect(url) as third:
+        set_slot(third, 0)
+        other.execute("SELECT penstock.enqueue('mail', 't')")
+        set_slot(third, 2)
+        engine.tend(P)
+        other.commit()
+    worker = Worker(engine)
+    assert eventually(lambda: len(worker.claim()) == 1)
+
+
+def test_open_transaction_that_enqueued_into_a_bounded_queue_lets_counts_be_folded(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    engine.alter_queue("mail", max_jobs=100)
+    other.execute("SELECT penstock.enqueue('mail', 't')")
+    with psycopg.connect(url) as third:
+        for slot in (0, 2):
+            set_slot(third, slot)
+            add(engine, queue="mail")
+            engine.tend(P)
+        assert third.execute("SELECT count(*) FROM penstock.deltas WHERE slot = 0").fetchone() == (0,)
+    other.execute("SELECT penstock.enqueue('mail', 't') FROM generate_series(1, 97)")
+    with pytest.raises(psycopg.errors.ConfigurationLimitExceeded):
+        other.execute("SELECT penstock.enqueue('mail', 't')")
+
+
 # -- poolers ----------------------------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ SELECT penstock.end_waiting(%s, %s, %s, %s)
 SELECT penstock.forget(%s)
 
 -- name: fold
-SELECT penstock.fold()
+SELECT penstock.fold(), penstock.sweep_arrivals()
 
 -- name: ring
 SELECT penstock.ring(%s)

@@ -224,16 +224,23 @@ CREATE INDEX ledger_job ON penstock.ledger (id) WHERE until_ms IS NULL;
 
 -- Jobs that were stored inside a transaction of the application, scheduled for at once: `ready` takes rows of short
 -- transactions only. uniqueness: the key of a job that it will replace when `tend` or an exchange receives it. Each counts
--- as one scheduled job of its line until it is received.
+-- as one scheduled job of its line until it is received. Each stands in the slot of its ten seconds; `tend` truncates a past
+-- slot in which none is left and no transaction is open that added there.
 CREATE TABLE penstock.arrivals (
-    arrival bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    arrival bigint GENERATED ALWAYS AS IDENTITY,
     window_ms bigint,
     line integer NOT NULL,
+    slot smallint NOT NULL,
     id text COLLATE "C" NOT NULL,
     uniqueness bytea,
-    until text
-);
+    until text,
+    PRIMARY KEY (arrival, slot)
+) PARTITION BY LIST (slot);
 CREATE INDEX arrivals_id ON penstock.arrivals (id);
+CREATE INDEX arrivals_line ON penstock.arrivals (line);
+CREATE TABLE penstock.arrivals_0 PARTITION OF penstock.arrivals FOR VALUES IN (0);
+CREATE TABLE penstock.arrivals_1 PARTITION OF penstock.arrivals FOR VALUES IN (1);
+CREATE TABLE penstock.arrivals_2 PARTITION OF penstock.arrivals FOR VALUES IN (2);
 
 -- Counts by line and state are the sum of `totals`, of all deltas and of the arrivals. Each transaction appends what it
 -- changed to the slot of its ten seconds; `tend` adds a past slot to the totals and truncates it, which no old transaction

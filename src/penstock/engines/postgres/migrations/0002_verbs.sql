@@ -8,7 +8,7 @@
 CREATE FUNCTION penstock.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
 $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 
--- The slot of deltas for a transaction that begins now.
+-- The slot of deltas and arrivals for a transaction that begins now.
 CREATE FUNCTION penstock.slot() RETURNS smallint LANGUAGE sql VOLATILE AS
 $$ SELECT ((extract(epoch FROM clock_timestamp())::bigint / 10) % 3)::smallint $$;
 
@@ -256,8 +256,8 @@ BEGIN
         RAISE serialization_failure USING MESSAGE = 'the same id was used at this moment';
     END IF;
     IF p_within THEN
-        INSERT INTO penstock.arrivals (window_ms, line, id, uniqueness, until)
-        VALUES (j.window_ms, j.line, j.id, CASE WHEN v_replaces THEN j.uniqueness END, j.until);
+        INSERT INTO penstock.arrivals (slot, window_ms, line, id, uniqueness, until)
+        VALUES (penstock.slot(), j.window_ms, j.line, j.id, CASE WHEN v_replaces THEN j.uniqueness END, j.until);
     ELSE
         INSERT INTO penstock.ready (line, seq, since_ms, expires_ms, id)
         SELECT j.line, v_seq, p_now, v_deadline, j.id WHERE v_seq IS NOT NULL;
@@ -322,11 +322,25 @@ BEGIN
     END LOOP;
 END $$;
 
--- How far a queue with a bound is over it.
-CREATE FUNCTION penstock.overflow(p_queue text, p_max bigint) RETURNS bigint LANGUAGE sql AS $$
-SELECT coalesce(sum(c.scheduled + c.ready + c.running), 0)::bigint - p_max
-FROM penstock.counted c WHERE c.line IN (SELECT line FROM penstock.lines WHERE queue = p_queue)
-$$;
+-- How far a queue with a bound is over it. What is read stays locked against truncation until the transaction ends, but not
+-- where its reading is taken back: within a transaction of the application, which may be long, it is.
+CREATE FUNCTION penstock.overflow(p_queue text, p_max bigint, p_within boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_lines integer[] := ARRAY(SELECT line FROM penstock.lines WHERE queue = p_queue);
+    v_over bigint;
+BEGIN
+    SELECT coalesce(sum(every.unfinished), 0)::bigint - p_max INTO v_over FROM (
+        SELECT t.scheduled + t.ready + t.running AS unfinished FROM penstock.totals t WHERE t.line = ANY (v_lines)
+        UNION ALL SELECT d.scheduled + d.ready + d.running FROM penstock.deltas d WHERE d.line = ANY (v_lines)
+        UNION ALL SELECT 1 FROM penstock.arrivals a WHERE a.line = ANY (v_lines)
+    ) every;
+    IF p_within THEN
+        RAISE SQLSTATE 'PS003';
+    END IF;
+    RETURN v_over;
+EXCEPTION WHEN SQLSTATE 'PS003' THEN
+    RETURN v_over;  -- a rollback to a savepoint lets go of the locks that were taken since
+END $$;
 
 -- Store requests of any kind, each whole or not at all; `p_request` numbers them from 1. A parent is given with each
 -- job of its request. One row for each job; a refused request has one row for all, with a code from 2 on: see `take_in`;
@@ -393,7 +407,7 @@ BEGIN
             SELECT q.queue, o.over, q.max_jobs, coalesce(m.rate, 0)
             INTO holder, over, bound, rate
             FROM penstock.queues q LEFT JOIN penstock.samples m ON m.queue = q.queue
-            CROSS JOIN LATERAL (SELECT penstock.overflow(q.queue, q.max_jobs) AS over OFFSET 0) o
+            CROSS JOIN LATERAL (SELECT penstock.overflow(q.queue, q.max_jobs, p_within) AS over OFFSET 0) o
             WHERE q.max_jobs IS NOT NULL AND o.over > 0
                 AND q.queue IN (SELECT l.queue FROM penstock.lines l WHERE l.line = ANY (v_stored))
             LIMIT 1;
@@ -875,7 +889,7 @@ BEGIN
             END;
         END IF;
         v_count := v_count + 1;
-        DELETE FROM penstock.arrivals WHERE arrival = a.arrival;
+        DELETE FROM penstock.arrivals WHERE arrival = a.arrival AND slot = a.slot;
         v_lines := v_lines || a.line;
         IF v_holder IS NULL THEN
             v_ids := v_ids || a.id;
@@ -1009,6 +1023,25 @@ BEGIN
     -- Who may not truncate deletes, and leaves the rows where they are while an old transaction is open.
     EXECUTE format(CASE WHEN has_table_privilege(format('penstock.deltas_%s', v_slot), 'TRUNCATE')
         THEN 'TRUNCATE ONLY penstock.deltas_%s' ELSE 'DELETE FROM ONLY penstock.deltas_%s' END, v_slot);
+EXCEPTION WHEN lock_not_available THEN
+    RETURN;
+END $$;
+
+-- Truncate a past slot of arrivals that have all been received, unless someone writes or reads there now: the next search
+-- would walk over those that an old transaction keeps from being removed.
+CREATE FUNCTION penstock.sweep_arrivals() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_name text := format('penstock.arrivals_%s', (penstock.slot() + 1) % 3);
+    v_left boolean;
+BEGIN
+    IF pg_relation_size(v_name) = 0 OR NOT has_table_privilege(v_name, 'TRUNCATE') THEN
+        RETURN;
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_name);
+    EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s)', v_name) INTO v_left;
+    IF NOT v_left THEN
+        EXECUTE format('TRUNCATE ONLY %s', v_name);
+    END IF;
 EXCEPTION WHEN lock_not_available THEN
     RETURN;
 END $$;
