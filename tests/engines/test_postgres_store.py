@@ -456,6 +456,27 @@ def test_many_replacements_that_must_wait_hold_up_no_arrival_behind_them(
     other.commit()
 
 
+def test_replacements_of_a_key_that_cannot_be_seen_yet_are_passed_over(
+    engine: PostgresEngine, other: psycopg.Connection, url: str
+) -> None:
+    worker = Worker(engine)
+    unique = Unique("k", clash="replace")
+    add(engine, id="holder", details=Details(unique=unique))
+    with psycopg.connect(url) as third:
+        many = tuple(new_job(f"blocked-{n}", details=Details(unique=unique)) for n in range(100))
+        engine.add_within(third, [AddRequest((*many, new_job("plain")))])
+        third.commit()
+        third.execute("SELECT penstock.end_waiting('{holder}', 'cancelled', NULL, penstock.now_ms())")
+    other.execute(
+        "INSERT INTO penstock.uniques (digest, until, id)"
+        " SELECT uniqueness, 'ended', 'unseen' FROM penstock.arrivals WHERE id = 'blocked-0'"
+    )
+    engine.tend(P)
+    assert [claim.id for claim in worker.claim()] == ["plain"]
+    other.rollback()
+    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["blocked-99"])
+
+
 def test_connection_that_commits_by_itself_is_refused(engine: PostgresEngine, url: str) -> None:
     with (
         psycopg.connect(url, autocommit=True) as db,
