@@ -199,7 +199,7 @@ CREATE TABLE penstock.ended (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 20000,
     autovacuum_analyze_scale_factor = 0.5, autovacuum_analyze_threshold = 50000);
 CREATE INDEX ended_forget ON penstock.ended (forget_ms) WHERE forget_ms IS NOT NULL;
-CREATE INDEX ended_order ON penstock.ended (ended_ms, id) WHERE forget_ms IS NOT NULL;
+CREATE INDEX ended_order ON penstock.ended (ended_ms) WHERE forget_ms IS NOT NULL;
 CREATE INDEX ended_buried ON penstock.ended (id) WHERE forget_ms IS NULL;
 
 -- Log text per attempt, as long as the job is stored; bytes, because PostgreSQL's text takes no NUL.
