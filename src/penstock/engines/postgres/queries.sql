@@ -286,9 +286,9 @@ LEFT JOIN penstock.queues q ON q.queue = n.queue LEFT JOIN penstock.samples s ON
 WHERE n.unfinished > 0 OR n.kept > 0 OR q.paused OR q.max_jobs IS NOT NULL ORDER BY n.queue
 
 -- name: workers
-SELECT w.worker, w.info, w.drain, w.enrolled_ms, p.id, l.until_ms, l.boot,
-    (SELECT count(*) FROM penstock.claims c WHERE c.process = p.process)
+SELECT w.worker, w.info, w.drain, w.enrolled_ms, p.id, l.until_ms, l.boot, coalesce(c.held, 0)
 FROM penstock.workers w JOIN penstock.processes p ON p.worker = w.worker JOIN penstock.leases l ON l.process = p.process
+LEFT JOIN (SELECT process, count(*) AS held FROM penstock.claims GROUP BY process) c ON c.process = p.process
 WHERE NOT p.void ORDER BY w.worker, p.id
 
 -- name: describe

@@ -87,6 +87,7 @@ CREATE TABLE penstock.jobs (
     autovacuum_analyze_scale_factor = 0.5, autovacuum_analyze_threshold = 50000);
 CREATE INDEX jobs_due ON penstock.jobs (due_ms, id) WHERE due_ms IS NOT NULL;
 CREATE INDEX jobs_expires ON penstock.jobs (expires_ms, id) WHERE expires_ms IS NOT NULL AND NOT started;
+CREATE INDEX jobs_cancel ON penstock.jobs (id) WHERE cancel;
 
 -- Ready jobs in the order in which they are claimed, with what a claim must know before it takes them: the deadline of
 -- an unstarted one, and whether it was asked to stop. Written by short transactions only.
@@ -110,13 +111,11 @@ CREATE TABLE penstock.claims (
     process integer NOT NULL,
     number integer NOT NULL,
     line integer NOT NULL,
-    policy integer NOT NULL,
     keyed boolean NOT NULL,
     id text COLLATE "C" PRIMARY KEY,
     fate text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0,
     autovacuum_analyze_scale_factor = 1, autovacuum_analyze_threshold = 50000);
-CREATE INDEX claims_process ON penstock.claims (process, beat);
 
 -- Processes with a lease. steer: it was not told yet of a cancel or drain; cancels: some of its running jobs may have been
 -- asked to stop; void: its claims are being handed on.

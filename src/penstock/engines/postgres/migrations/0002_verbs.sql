@@ -22,13 +22,16 @@ $$ SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM penstock.ready_seq
 -- Tell those who wait for news: 1 work, 2 ends, 3 due times, 4 steering. Who waits holds a shared lock of the kind, so
 -- where nobody does, nothing is sent: a notification takes a lock over the commit that all senders of a server share.
 -- A queue of notifications that fills up must not fail a commit, so nothing is sent into one that is half full.
-CREATE FUNCTION penstock.ring(p_kind integer) RETURNS void LANGUAGE plpgsql AS $$
+--
+-- An assignment is evaluated at once, where PERFORM runs a query: functions of the hot path assign.
+CREATE FUNCTION penstock.ring(p_kind integer) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF pg_try_advisory_lock(penstock.place(), p_kind) THEN
-        PERFORM pg_advisory_unlock(penstock.place(), p_kind);
+        RETURN NOT pg_advisory_unlock(penstock.place(), p_kind);
     ELSIF pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify('penstock_' || penstock.place(), p_kind::text);
     END IF;
+    RETURN true;
 END $$;
 
 -- Let nobody void the lease of a process, or exchange in its name, until this transaction ends. An advisory lock, because
@@ -451,38 +454,44 @@ CREATE FUNCTION penstock.apply_changes(
 ) RETURNS integer[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_late integer[];
+    v_done integer[];
     v_back integer[];
     v_claimed_ms bigint[];
     v_holders text[];
     v_keyed text[];
     v_ended integer;
+    v_policy integer;
+    v_keep_ms bigint;
+    v_rung boolean;
 BEGIN
-    WITH given AS (
-        SELECT * FROM unnest(c_ids, c_numbers, c_tokens, c_states, c_afters, c_rans, c_counters, c_results, c_errors,
-            c_degraded) WITH ORDINALITY
-            AS x(id, number, token, state, after_ms, ran_us, counters, result, error, degraded, place)
-    ),
-    gone AS (
-        DELETE FROM penstock.claims c USING given g WHERE c.id = g.id AND c.number = g.number AND c.token = g.token
-        RETURNING g.*, c.line, c.claimed_ms, c.keyed, CASE WHEN c.process = p_process THEN p_id
+    SELECT p.policy, p.keep_ms INTO v_policy, v_keep_ms FROM penstock.policies p
+    WHERE p.policy = (SELECT j.policy FROM penstock.jobs j WHERE j.id = c_ids[1]);
+    WITH gone AS (
+        DELETE FROM penstock.claims c
+        USING unnest(c_ids, c_numbers, c_tokens, c_states, c_afters, c_rans, c_counters, c_results, c_errors, c_degraded)
+            WITH ORDINALITY AS g(id, number, token, state, after_ms, ran_us, counters, result, error, degraded, place)
+        WHERE c.id = g.id AND c.number = g.number AND c.token = g.token
+        RETURNING c.id, c.number, g.state, g.after_ms, g.ran_us, g.counters, g.result, g.error, g.degraded, g.place,
+            c.line, c.claimed_ms, c.keyed, CASE WHEN c.process = p_process THEN p_id
             ELSE (SELECT p.id FROM penstock.processes p WHERE p.process = c.process) END AS process
     ),
     old AS (
         DELETE FROM penstock.jobs j USING gone g WHERE g.after_ms IS NULL AND j.id = g.id
         RETURNING j.id, j.created_ms, j.expires_ms, j.crc, j.line, j.policy, j.stage, j.forgiven, j.keyed, j.details,
             j.progress, j.history, j.envelope, g.number, g.claimed_ms, g.ran_us, g.state, g.process, g.degraded,
-            g.counters, g.result, g.error, g.place
+            g.counters, g.result, g.error
     ),
     put AS (
         INSERT INTO penstock.ended (created_ms, ended_ms, forget_ms, expires_ms, claimed_ms, ran_us, crc, line, policy,
             claims, stage, forgiven, keyed, id, state, process, degraded, counters, details, progress, history, result,
             envelope)
-        SELECT o.created_ms, p_now, CASE WHEN o.state <> 'buried' THEN p_now + p.keep_ms END, o.expires_ms,
+        SELECT o.created_ms, p_now, CASE WHEN o.state = 'buried' THEN NULL WHEN o.policy = v_policy THEN p_now + v_keep_ms
+                ELSE p_now + (SELECT p.keep_ms FROM penstock.policies p WHERE p.policy = o.policy) END, o.expires_ms,
             o.claimed_ms, o.ran_us, o.crc, o.line, o.policy, o.number, o.stage, o.forgiven AND o.error IS NULL, o.keyed,
             o.id, o.state, o.process, o.degraded, o.counters, o.details, o.progress,
             CASE WHEN o.error IS NULL THEN o.history ELSE penstock.history_with(o.history, o.error, p_now) END,
             o.result, o.envelope
-        FROM old o JOIN penstock.policies p ON p.policy = o.policy
+        FROM old o
     ),
     tallied AS (
         INSERT INTO penstock.deltas (slot, line, running, succeeded, cancelled, expired, buried, finished)
@@ -491,14 +500,18 @@ BEGIN
             count(*) FILTER (WHERE state = 'buried'), count(*) FILTER (WHERE after_ms IS NULL)
         FROM gone GROUP BY line
     )
-    SELECT array_agg(g.place::integer ORDER BY g.place) FILTER (WHERE done.place IS NULL),
-        array_agg(g.place::integer ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
-        array_agg(done.claimed_ms ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
-        array_agg(done.process ORDER BY g.place) FILTER (WHERE done.after_ms IS NOT NULL),
-        array_agg(g.id) FILTER (WHERE done.keyed AND done.after_ms IS NULL),
-        count(*) FILTER (WHERE done.place IS NOT NULL AND done.after_ms IS NULL)
-    INTO v_late, v_back, v_claimed_ms, v_holders, v_keyed, v_ended
-    FROM given g LEFT JOIN gone done ON done.place = g.place;
+    SELECT array_agg(g.place::integer), count(*) FILTER (WHERE g.after_ms IS NULL),
+        array_agg(g.place::integer ORDER BY g.place) FILTER (WHERE g.after_ms IS NOT NULL),
+        array_agg(g.claimed_ms ORDER BY g.place) FILTER (WHERE g.after_ms IS NOT NULL),
+        array_agg(g.process ORDER BY g.place) FILTER (WHERE g.after_ms IS NOT NULL),
+        array_agg(g.id) FILTER (WHERE g.keyed AND g.after_ms IS NULL)
+    INTO v_done, v_ended, v_back, v_claimed_ms, v_holders, v_keyed
+    FROM gone g;
+    IF coalesce(cardinality(v_done), 0) < cardinality(c_ids) THEN
+        SELECT array_agg(x.place ORDER BY x.place) INTO v_late
+        FROM generate_subscripts(c_ids, 1) AS x(place) LEFT JOIN unnest(v_done) AS d(place) ON d.place = x.place
+        WHERE d.place IS NULL;
+    END IF;
     IF v_back IS NOT NULL THEN
         PERFORM penstock.bring_back(p_now, v_back, v_claimed_ms, v_holders, c_ids, c_numbers, c_states, c_afters, c_rans,
             c_started, c_alone, c_counters, c_errors);
@@ -510,7 +523,7 @@ BEGIN
         INSERT INTO penstock.deltas (slot, line, late) VALUES (penstock.slot(), 0, cardinality(v_late));
     END IF;
     IF v_ended > 0 THEN
-        PERFORM penstock.ring(2);
+        v_rung := penstock.ring(2);
     END IF;
     RETURN coalesce(v_late, '{}');
 END $$;
@@ -597,12 +610,13 @@ CREATE FUNCTION penstock.exchange(
 DECLARE
     v_now bigint := coalesce(p_now, penstock.now_ms());
     p record;
-    v_last record;
     v_late text[] := '{}';
     v_places integer[] := '{}';
     v_mark bigint;
     v_remembered bigint;
     v_claimed integer := 0;
+    v_most integer;
+    v_found integer;
     v_count integer;
     v_cancels boolean;
     v_asked json := '[]';
@@ -619,15 +633,19 @@ DECLARE
     f_seq bigint[];
     f_runner integer[];
     t_id text[];
-    t_line integer[];
-    t_seq bigint[];
     t_runner integer[];
     t_cancel boolean;
+    v_random uuid := gen_random_uuid();
+    v_set text;
 BEGIN
-    PERFORM set_config('lock_timeout', p_wait, true);
-    PERFORM penstock.hold_process(p_name);
-    SELECT s.process, s.void, s.steer, s.cancels, w.drain INTO p
-    FROM penstock.processes s JOIN penstock.workers w ON w.worker = s.worker WHERE s.id = p_name;
+    v_set := set_config('lock_timeout', p_wait, true);
+    v_set := pg_advisory_xact_lock(hashtextextended(p_name, penstock.place()));  -- as hold_process
+    SELECT s.process, s.void, s.steer, s.cancels, w.drain, b.beat, b.mark, b.late INTO p
+    FROM penstock.processes s JOIN penstock.workers w ON w.worker = s.worker
+    LEFT JOIN LATERAL (
+        SELECT b.beat, b.mark, b.late FROM penstock.beats b WHERE b.process = s.process ORDER BY b.beat DESC LIMIT 1
+    ) b ON true
+    WHERE s.id = p_name;
     IF p.process IS NULL OR p.void THEN
         IF p_part < 2 AND cardinality(c_ids) > 0 THEN
             INSERT INTO penstock.deltas (slot, line, late) VALUES (penstock.slot(), 0, cardinality(c_ids));
@@ -637,18 +655,16 @@ BEGIN
         RETURN;
     END IF;
     v_cancels := p.cancels;
-    SELECT b.beat, b.mark, b.late INTO v_last FROM penstock.beats b WHERE b.process = p.process
-    ORDER BY b.beat DESC LIMIT 1;
-    IF p_beat < greatest(1, coalesce(v_last.beat, 0)) THEN
-        envelope := convert_to(json_build_object('before', v_last.beat)::text, 'UTF8');
+    IF p_beat < greatest(1, coalesce(p.beat, 0)) THEN
+        envelope := convert_to(json_build_object('before', p.beat)::text, 'UTF8');
         RETURN NEXT;
         RETURN;
     END IF;
-    IF p_beat = v_last.beat THEN
+    IF p_beat = p.beat THEN
         RETURN QUERY SELECT * FROM penstock.claims_of(p.process, p_beat);
         UPDATE penstock.processes s SET steer = false WHERE s.process = p.process AND s.steer;
-        v_late := coalesce(v_last.late, '{}');
-        v_mark := v_last.mark;
+        v_late := coalesce(p.late, '{}');
+        v_mark := p.mark;
         v_cancels := true;
     ELSE
         IF p_part = 2 THEN
@@ -660,13 +676,13 @@ BEGIN
                 v_late := ARRAY(SELECT c_ids[x.place] FROM unnest(v_places) x(place) ORDER BY x.place);
             END IF;
         END IF;
-        v_mark := penstock.mark();
+        SELECT CASE WHEN m.is_called THEN m.last_value ELSE 0 END INTO v_mark FROM penstock.ready_seq m;
         IF p_part = 1 THEN
             envelope := convert_to(json_build_object('applied', true, 'late', v_late, 'places', v_places)::text, 'UTF8');
             RETURN NEXT;
             RETURN;
         END IF;
-        IF v_last.beat > b_beat AND b_process = p.process THEN
+        IF p.beat > b_beat AND b_process = p.process THEN
             UPDATE penstock.claims c SET beat = p_beat
             WHERE c.process = p.process AND c.beat > b_beat AND c.fate IS NULL;
             GET DIAGNOSTICS v_claimed = ROW_COUNT;
@@ -689,11 +705,22 @@ BEGIN
         END IF;
         WHILE v_left > 0 AND l_line IS NOT NULL LOOP
             IF cardinality(l_line) = 1 THEN
-                SELECT array_agg(l_line[1]), array_agg(y.seq), array_agg(l_runner[1]) INTO f_line, f_seq, f_runner
-                FROM (
-                    SELECT y.seq FROM penstock.ready y WHERE y.line = l_line[1] AND y.seq > l_from[1]
-                    ORDER BY y.seq LIMIT least(v_left, v_free[l_runner[1]])
-                ) y;
+                -- One line, as most workers have, is searched and taken in one go.
+                v_most := least(v_left, v_free[l_runner[1]]);
+                WITH locked AS MATERIALIZED (
+                    SELECT y.ctid AS at, y.id, y.seq, y.cancel,
+                        y.expires_ms IS NOT NULL AND y.expires_ms <= v_now AS over
+                    FROM penstock.ready y WHERE y.line = l_line[1] AND y.seq > l_from[1]
+                    ORDER BY y.seq LIMIT v_most FOR UPDATE SKIP LOCKED
+                ),
+                gone AS (
+                    DELETE FROM penstock.ready y WHERE y.ctid = ANY (ARRAY(SELECT k.at FROM locked k WHERE NOT k.over))
+                )
+                SELECT array_agg(k.id) FILTER (WHERE NOT over), array_agg(k.id) FILTER (WHERE over), bool_or(k.cancel),
+                    array_fill(l_runner[1], ARRAY[count(*) FILTER (WHERE NOT over)::integer]),
+                    ARRAY[greatest(l_from[1], max(k.seq), CASE WHEN count(*) < v_most THEN v_mark END)], count(*)
+                INTO t_id, v_expired, t_cancel, t_runner, l_from, v_found
+                FROM locked k;
             ELSE
                 SELECT array_agg(o.line), array_agg(o.seq), array_agg(o.runner) INTO f_line, f_seq, f_runner
                 FROM (
@@ -707,53 +734,52 @@ BEGIN
                         ) r
                     ) h WHERE h.nth <= v_free[h.runner] ORDER BY h.place, h.rank, h.seq LIMIT v_left
                 ) o;
+                WITH locked AS MATERIALIZED (
+                    SELECT y.ctid AS at, y.id, y.cancel, f.runner, f.place,
+                        y.expires_ms IS NOT NULL AND y.expires_ms <= v_now AS over
+                    FROM unnest(f_line, f_seq, f_runner) WITH ORDINALITY AS f(line, seq, runner, place)
+                    JOIN penstock.ready y ON y.line = f.line AND y.seq = f.seq FOR UPDATE OF y SKIP LOCKED
+                ),
+                gone AS (
+                    DELETE FROM penstock.ready y WHERE y.ctid = ANY (ARRAY(SELECT k.at FROM locked k WHERE NOT k.over))
+                )
+                SELECT array_agg(k.id ORDER BY k.place) FILTER (WHERE NOT over), array_agg(k.id) FILTER (WHERE over),
+                    bool_or(k.cancel), array_agg(k.runner) FILTER (WHERE NOT over), coalesce(cardinality(f_line), 0)
+                INTO t_id, v_expired, t_cancel, t_runner, v_found
+                FROM locked k;
+                -- How far each line was seen: to its last job that was looked at, or to the mark where there was no more.
+                SELECT array_agg(CASE WHEN v_found < v_left AND coalesce(n.count, 0) < v_free[e.runner]
+                        THEN greatest(v_mark, e.after, coalesce(m.seq, 0)) ELSE greatest(e.after, coalesce(m.seq, 0)) END
+                    ORDER BY e.place)
+                INTO l_from
+                FROM unnest(l_line, l_runner, l_from) WITH ORDINALITY AS e(line, runner, after, place)
+                LEFT JOIN (SELECT x.line, max(x.seq) AS seq FROM unnest(f_line, f_seq) x(line, seq) GROUP BY x.line) m
+                    ON m.line = e.line
+                LEFT JOIN (SELECT x.runner, count(*) AS count FROM unnest(f_runner) x(runner) GROUP BY x.runner) n
+                    ON n.runner = e.runner;
             END IF;
-            WITH locked AS MATERIALIZED (
-                SELECT y.ctid AS at, y.id, y.line, y.seq, y.cancel, f.runner, f.place,
-                    y.expires_ms IS NOT NULL AND y.expires_ms <= v_now AS over
-                FROM unnest(f_line, f_seq, f_runner) WITH ORDINALITY AS f(line, seq, runner, place)
-                JOIN penstock.ready y ON y.line = f.line AND y.seq = f.seq FOR UPDATE OF y SKIP LOCKED
-            ),
-            gone AS (
-                DELETE FROM penstock.ready y WHERE y.ctid = ANY (ARRAY(SELECT k.at FROM locked k WHERE NOT k.over))
-            )
-            SELECT array_agg(k.id ORDER BY k.place) FILTER (WHERE NOT over), array_agg(k.id) FILTER (WHERE over),
-                array_agg(k.line) FILTER (WHERE NOT over), array_agg(k.seq) FILTER (WHERE NOT over),
-                array_agg(k.runner) FILTER (WHERE NOT over), bool_or(k.cancel)
-            INTO t_id, v_expired, t_line, t_seq, t_runner, t_cancel
-            FROM locked k;
-            -- How far each line was seen: to its last job that was looked at, or to the mark where there was no more.
-            SELECT array_agg(CASE
-                    WHEN coalesce(cardinality(f_line), 0) < v_left AND coalesce(n.count, 0) < v_free[e.runner]
-                    THEN greatest(v_mark, e.after, coalesce(m.seq, 0)) ELSE greatest(e.after, coalesce(m.seq, 0)) END
-                ORDER BY e.place)
-            INTO l_from
-            FROM unnest(l_line, l_runner, l_from) WITH ORDINALITY AS e(line, runner, after, place)
-            LEFT JOIN (SELECT x.line, max(x.seq) AS seq FROM unnest(f_line, f_seq) x(line, seq) GROUP BY x.line) m
-                ON m.line = e.line
-            LEFT JOIN (SELECT x.runner, count(*) AS count FROM unnest(f_runner) x(runner) GROUP BY x.runner) n
-                ON n.runner = e.runner;
             v_count := coalesce(cardinality(t_id), 0);
             IF v_count > 0 THEN
                 RETURN QUERY
                 WITH mine AS MATERIALIZED (
                     SELECT j.line, j.seq, j.id, j.claims, j.policy, j.crc, j.created_ms, j.stage, j.cancel, j.keyed,
-                        j.details, j.counters, j.envelope, uuid_hash_extended(gen_random_uuid(), g.place) AS token,
-                        g.place
+                        j.details, j.counters, j.envelope, uuid_hash_extended(v_random, g.place) AS token, g.place
                     FROM unnest(t_id) WITH ORDINALITY AS g(id, place) JOIN penstock.jobs j ON j.id = g.id
                 ),
                 held AS (
-                    INSERT INTO penstock.claims (token, claimed_ms, beat, process, number, line, policy, keyed, id)
-                    SELECT m.token, v_now, p_beat, p.process, m.claims + 1, m.line, m.policy, m.keyed, m.id FROM mine m
+                    INSERT INTO penstock.claims (token, claimed_ms, beat, process, number, line, keyed, id)
+                    SELECT m.token, v_now, p_beat, p.process, m.claims + 1, m.line, m.keyed, m.id FROM mine m
                 ),
                 freed AS (
                     DELETE FROM penstock.uniques u USING mine m WHERE m.keyed AND u.id = m.id AND u.until = 'started'
+                ),
+                tallied AS (
+                    INSERT INTO penstock.deltas (slot, line, ready, running)
+                    SELECT penstock.slot(), m.line, -count(*), count(*) FROM mine m GROUP BY m.line
                 )
                 SELECT m.line, m.seq, m.id, m.claims + 1, m.token, m.policy, m.crc, m.created_ms, m.stage, m.cancel,
                     m.details, m.counters, m.envelope
                 FROM mine m ORDER BY m.place;
-                INSERT INTO penstock.deltas (slot, line, ready, running)
-                SELECT penstock.slot(), x.line, -count(*), count(*) FROM unnest(t_line) x(line) GROUP BY x.line;
                 v_claimed := v_claimed + v_count;
                 v_cancels := v_cancels OR t_cancel;
             END IF;
@@ -761,7 +787,7 @@ BEGIN
                 PERFORM penstock.end_waiting(v_expired, 'expired', NULL, v_now);
                 v_over := v_over + cardinality(v_expired);
             END IF;
-            EXIT WHEN coalesce(cardinality(f_line), 0) = v_count OR v_over >= 1000;
+            EXIT WHEN v_found = v_count OR v_over >= 1000;
             v_left := v_left - v_count;
             SELECT array_agg(x.free - coalesce(n.count, 0) ORDER BY x.place) INTO v_free
             FROM unnest(v_free) WITH ORDINALITY AS x(free, place)
@@ -774,17 +800,17 @@ BEGIN
     END IF;
     IF v_cancels THEN
         SELECT coalesce(json_agg(json_build_array(c.number, c.token)), '[]') INTO v_asked
-        FROM penstock.claims c JOIN penstock.jobs j ON j.id = c.id WHERE c.process = p.process AND j.cancel;
+        FROM penstock.jobs j JOIN penstock.claims c ON c.id = j.id WHERE j.cancel AND c.process = p.process;
         v_cancels := json_array_length(v_asked) > 0;
     END IF;
-    v_remembered := coalesce(v_last.beat, 0);
-    IF p_beat IS DISTINCT FROM v_last.beat THEN
+    v_remembered := coalesce(p.beat, 0);
+    IF p_beat IS DISTINCT FROM p.beat THEN
         IF v_claimed > 0 OR cardinality(c_ids) > 0 OR p_part = 2 THEN
             v_remembered := p_beat;
             INSERT INTO penstock.beats (beat, mark, process, late)
             VALUES (p_beat, v_mark, p.process, CASE WHEN cardinality(v_late) > 0 THEN v_late END);
-            IF v_last.beat IS NOT NULL THEN
-                DELETE FROM penstock.beats b WHERE b.process = p.process AND b.beat = v_last.beat;
+            IF p.beat IS NOT NULL THEN
+                DELETE FROM penstock.beats b WHERE b.process = p.process AND b.beat = p.beat;
             END IF;
             IF p.steer OR v_cancels <> p.cancels THEN
                 UPDATE penstock.processes s SET steer = false, cancels = v_cancels WHERE s.process = p.process;
