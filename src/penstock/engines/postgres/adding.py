@@ -47,6 +47,22 @@ def plain_columns(catalog: Catalog, jobs: Sequence[NewJob]) -> tuple[Any, ...]:
     )
 
 
+def plain_values(catalog: Catalog, job: NewJob) -> tuple[Any, ...]:
+    """Give one job as the values that the function `add_one` takes."""
+    return (
+        job.id,
+        catalog.lines_of([job])[0],
+        catalog.policies_of([job])[0],
+        job.crc,
+        job.delay_ms,
+        job.run_at_ms,
+        job.expires_ms,
+        job.expires_in_ms,
+        None if job.details is NO_DETAILS else details_out(job.details),
+        job.envelope,
+    )
+
+
 def columns(catalog: Catalog, requests: Sequence[AddRequest]) -> tuple[Any, ...]:
     """Give requests as the arrays that `add_each` and `add_within` take."""
     parents: list[tuple[JobId, Fence] | None] = [request.parent for request in requests for _ in request.jobs]

@@ -139,9 +139,11 @@ class PostgresEngine:
 
     def _store_plain(self, jobs: Sequence[NewJob]) -> bool:
         """Store jobs that are new, into queues without a bound; say whether they were."""
-        stored = self.store.row("add", self.store.lock_ms, self._wall_ms(), *adding.plain_columns(self._catalog, jobs))[
-            0
-        ]
+        if len(jobs) == 1 and jobs[0].id.isascii():  # `wire` refuses what cannot be encoded
+            verb, columns = "add_one", adding.plain_values(self._catalog, jobs[0])
+        else:
+            verb, columns = "add", adding.plain_columns(self._catalog, jobs)
+        stored = self.store.row(verb, self.store.lock_ms, self._wall_ms(), *columns)[0]
         if stored is None:
             self._careful_until_s = time.monotonic() + _POLL_S
         return bool(stored)

@@ -45,6 +45,9 @@ SELECT policy, body FROM penstock.policies WHERE policy = ANY (%s::integer[])
 -- name: add
 SELECT penstock.add(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
+-- name: add_one
+SELECT penstock.add_one(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+
 -- name: add_each
 SELECT * FROM penstock.add_each(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 

@@ -133,8 +133,9 @@ DECLARE
     v_now bigint := coalesce(p_now, penstock.now_ms());
     v_stored integer;
     v_ready integer;
+    v_set text := set_config('lock_timeout', p_wait, true);
+    v_rung boolean;
 BEGIN
-    PERFORM set_config('lock_timeout', p_wait, true);
     IF EXISTS (SELECT FROM penstock.queues WHERE max_jobs IS NOT NULL) AND EXISTS (
         SELECT FROM penstock.lines l JOIN penstock.queues q ON q.queue = l.queue
         WHERE l.line = ANY (p_lines) AND q.max_jobs IS NOT NULL
@@ -175,10 +176,51 @@ BEGIN
         RETURN false;
     END IF;
     IF v_ready > 0 THEN
-        PERFORM penstock.ring(1);
+        v_rung := penstock.ring(1);
     END IF;
     IF v_ready < v_stored THEN
-        PERFORM penstock.ring(3);
+        v_rung := penstock.ring(3);
+    END IF;
+    RETURN true;
+END $$;
+
+-- Store one plain job, as `add` does.
+CREATE FUNCTION penstock.add_one(
+    p_wait text, p_now bigint, p_id text, p_line integer, p_policy integer, p_crc bigint, p_delay bigint, p_run_at bigint,
+    p_expires bigint, p_expires_in bigint, p_details bytea, p_envelope bytea
+) RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_now bigint := coalesce(p_now, penstock.now_ms());
+    v_at bigint := coalesce(p_run_at, v_now + p_delay);
+    v_deadline bigint := coalesce(v_now + p_expires_in, p_expires);
+    v_seq bigint := CASE WHEN v_at <= v_now THEN nextval('penstock.ready_seq') END;
+    v_set text := set_config('lock_timeout', p_wait, true);
+    v_bounded boolean;
+    v_known boolean;
+    v_rung boolean;
+BEGIN
+    INSERT INTO penstock.jobs (id, seq, created_ms, due_ms, expires_ms, crc, line, policy, details, envelope)
+    VALUES (p_id, v_seq, v_now, CASE WHEN v_seq IS NULL THEN v_at END, v_deadline, p_crc, p_line, p_policy, p_details,
+        p_envelope)
+    ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    SELECT EXISTS (SELECT FROM penstock.ended e WHERE e.id = p_id),
+        EXISTS (SELECT FROM penstock.queues q WHERE q.max_jobs IS NOT NULL
+            AND q.queue = (SELECT l.queue FROM penstock.lines l WHERE l.line = p_line))
+    INTO v_known, v_bounded;
+    IF v_known OR v_bounded THEN
+        DELETE FROM penstock.jobs j WHERE j.id = p_id;
+        RETURN CASE WHEN v_known THEN false END;
+    END IF;
+    INSERT INTO penstock.deltas (slot, line, scheduled, ready)
+    VALUES (penstock.slot(), p_line, (v_seq IS NULL)::integer, (v_seq IS NOT NULL)::integer);
+    IF v_seq IS NOT NULL THEN
+        INSERT INTO penstock.ready (line, seq, since_ms, expires_ms, id) VALUES (p_line, v_seq, v_now, v_deadline, p_id);
+        v_rung := penstock.ring(1);
+    ELSE
+        v_rung := penstock.ring(3);
     END IF;
     RETURN true;
 END $$;
@@ -446,12 +488,13 @@ END $$;
 
 -- Exchange -------------------------------------------------------------------------------------------------------------
 
--- Write down what has ended; answers the places of those that came too late. after is NULL for a final state.
+-- Write down what has ended; answers the places of those that came too late, in their order. after is NULL for a final
+-- state. Part of `exchange`, whose settings hold here.
 CREATE FUNCTION penstock.apply_changes(
     p_process integer, p_id text, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[], c_states text[],
     c_afters bigint[], c_rans bigint[], c_started boolean[], c_alone boolean[], c_counters bytea[], c_results bytea[],
     c_errors bytea[], c_degraded text[]
-) RETURNS integer[] LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
     v_late integer[];
     v_done integer[];
