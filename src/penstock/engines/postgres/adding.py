@@ -32,19 +32,8 @@ def is_plain(requests: Sequence[AddRequest]) -> bool:
 
 
 def plain_columns(catalog: Catalog, jobs: Sequence[NewJob]) -> tuple[Any, ...]:
-    """Give jobs as the arrays that the function `add` takes."""
-    return (
-        wire.texts([job.id for job in jobs]),
-        wire.ints(catalog.lines_of(jobs)),
-        wire.ints(catalog.policies_of(jobs)),
-        wire.longs([job.crc for job in jobs]),
-        wire.longs([job.delay_ms for job in jobs]),
-        wire.longs([job.run_at_ms for job in jobs]),
-        wire.longs([job.expires_ms for job in jobs]),
-        wire.longs([job.expires_in_ms for job in jobs]),
-        wire.byteas([None if job.details is NO_DETAILS else details_out(job.details) for job in jobs]),
-        wire.byteas([job.envelope for job in jobs]),
-    )
+    """Give jobs as the arrays that the function `add` takes, which may hold once what all share."""
+    return _columns(catalog, jobs, share=True)
 
 
 def plain_values(catalog: Catalog, job: NewJob) -> tuple[Any, ...]:
@@ -68,7 +57,9 @@ def columns(catalog: Catalog, requests: Sequence[AddRequest]) -> tuple[Any, ...]
     parents: list[tuple[JobId, Fence] | None] = [request.parent for request in requests for _ in request.jobs]
     jobs = [job for request in requests for job in request.jobs]
     uniques = [job.details.unique for job in jobs]
-    ids, lines, policies, crcs, delays, run_ats, expires, expires_in, details, envelopes = plain_columns(catalog, jobs)
+    ids, lines, policies, crcs, delays, run_ats, expires, expires_in, details, envelopes = _columns(
+        catalog, jobs, share=False
+    )
     return (
         wire.ints([number for number, request in enumerate(requests, 1) for _ in request.jobs]),
         wire.texts([None if parent is None else parent[0] for parent in parents]),
@@ -89,6 +80,21 @@ def columns(catalog: Catalog, requests: Sequence[AddRequest]) -> tuple[Any, ...]
         wire.texts([None if unique is None else unique.clash for unique in uniques]),
         details,
         envelopes,
+    )
+
+
+def _columns(catalog: Catalog, jobs: Sequence[NewJob], *, share: bool) -> tuple[Any, ...]:
+    return (
+        wire.texts([job.id for job in jobs]),
+        wire.ints(wire.shared(catalog.lines_of(jobs), share)),
+        wire.ints(wire.shared(catalog.policies_of(jobs), share)),
+        wire.longs([job.crc for job in jobs]),
+        wire.longs(wire.shared([job.delay_ms for job in jobs], share)),
+        wire.longs([job.run_at_ms for job in jobs]),
+        wire.longs([job.expires_ms for job in jobs]),
+        wire.longs([job.expires_in_ms for job in jobs]),
+        wire.byteas([None if job.details is NO_DETAILS else details_out(job.details) for job in jobs]),
+        wire.byteas([job.envelope for job in jobs]),
     )
 
 

@@ -123,9 +123,15 @@ class Sight:
 
 
 def change_columns(changes: Sequence[Change]) -> tuple[Any, ...]:
-    """Give changes as the arrays that `exchange` takes; a repetition among them gets a number that fits no claim."""
+    """Give changes as the arrays that `exchange` takes; a repetition among them gets a number that fits no claim.
+
+    Where no job comes back, what is looked at for those alone is left out, and what all share is sent once.
+    """
     if not changes:
         return _NOTHING
+    afters = [_after_ms(change) for change in changes]
+    none_back = afters.count(None) == len(afters)
+    back = [] if none_back else changes
     seen: set[tuple[JobId, Fence]] = set()
     numbers = []
     for change in changes:
@@ -134,14 +140,14 @@ def change_columns(changes: Sequence[Change]) -> tuple[Any, ...]:
         seen.add(key)
     return (
         wire.texts([change.id for change in changes]),
-        wire.ints(numbers),
+        wire.ints(wire.shared(numbers, none_back)),
         wire.longs([change.fence.token for change in changes]),
-        wire.texts([change.next for change in changes]),
-        wire.longs([_after_ms(change) for change in changes]),
+        wire.texts(wire.shared([change.next for change in changes], none_back)),
+        wire.longs(afters),
         wire.longs([change.ran_us for change in changes]),
-        wire.bools([change.counters.attempts > 0 for change in changes]),
-        wire.bools([change.counters.runs_alone for change in changes]),
-        wire.byteas([counters_out(change.counters) for change in changes]),
+        wire.bools([change.counters.attempts > 0 for change in back]),
+        wire.bools([change.counters.runs_alone for change in back]),
+        wire.byteas(wire.shared([counters_out(change.counters) for change in changes], none_back)),
         wire.byteas([change.result for change in changes]),
         wire.byteas([error_out(change.error) for change in changes]),
         wire.texts([change.degraded for change in changes]),

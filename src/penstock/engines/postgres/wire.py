@@ -6,13 +6,15 @@ Source: src/backend/utils/adt/arrayfuncs.c, array_recv.
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-__all__ = ["bools", "byteas", "ints", "longs", "register", "texts"]
+__all__ = ["bools", "byteas", "ints", "longs", "register", "shared", "texts"]
+
+_T = TypeVar("_T")
 
 _HEADER = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i").pack
@@ -75,6 +77,11 @@ def byteas(values: Sequence[bytes | None]) -> Byteas | None:
     """Make a bytea[]."""
     packed = _items(values, _BYTEA)
     return None if packed is None else Byteas(packed)
+
+
+def shared(values: Sequence[_T], may: bool) -> Sequence[_T]:
+    """Give the one value that all are equal to, if that may stand for them, or all."""
+    return values[:1] if may and values and values.count(values[0]) == len(values) else values
 
 
 def _header(count: int, kind: int, nulls: bool) -> bytes:

@@ -124,7 +124,8 @@ END $$;
 -- Adding ---------------------------------------------------------------------------------------------------------------
 
 -- Store plain jobs: no keys, no id twice, no parent. Answers whether they were stored; if not, because an id is known or
--- a queue has a bound (NULL), nothing was and `add_each` must decide.
+-- a queue has a bound (NULL), nothing was and `add_each` must decide. Lines, policies and delays that all jobs share come as
+-- arrays of one.
 CREATE FUNCTION penstock.add(
     p_wait text, p_now bigint, p_ids text[], p_lines integer[], p_policies integer[], p_crcs bigint[], p_delays bigint[],
     p_run_ats bigint[], p_expires bigint[], p_expires_in bigint[], p_details bytea[], p_envelopes bytea[]
@@ -143,7 +144,9 @@ BEGIN
         RETURN NULL;
     END IF;
     WITH given AS (
-        SELECT x.*, coalesce(x.run_at, v_now + x.delay) AS at, coalesce(v_now + x.expires_in, x.expires) AS deadline
+        SELECT x.id, coalesce(x.line, p_lines[1]) AS line, coalesce(x.policy, p_policies[1]) AS policy, x.crc, x.details,
+            x.envelope, coalesce(x.run_at, v_now + coalesce(x.delay, p_delays[1])) AS at,
+            coalesce(v_now + x.expires_in, x.expires) AS deadline
         FROM unnest(p_ids, p_lines, p_policies, p_crcs, p_delays, p_run_ats, p_expires, p_expires_in, p_details,
             p_envelopes) AS x(id, line, policy, crc, delay, run_at, expires, expires_in, details, envelope)
     ),
@@ -489,7 +492,8 @@ END $$;
 -- Exchange -------------------------------------------------------------------------------------------------------------
 
 -- Write down what has ended; answers the places of those that came too late, in their order. after is NULL for a final
--- state. Part of `exchange`, whose settings hold here.
+-- state. Part of `exchange`, whose settings hold here. Numbers, states and counters that all changes share come as arrays
+-- of one, unless a change brings its job back: each array that is taken apart costs as much as a column of a table.
 CREATE FUNCTION penstock.apply_changes(
     p_process integer, p_id text, p_now bigint, c_ids text[], c_numbers integer[], c_tokens bigint[], c_states text[],
     c_afters bigint[], c_rans bigint[], c_started boolean[], c_alone boolean[], c_counters bytea[], c_results bytea[],
@@ -513,9 +517,10 @@ BEGIN
         DELETE FROM penstock.claims c
         USING unnest(c_ids, c_numbers, c_tokens, c_states, c_afters, c_rans, c_counters, c_results, c_errors, c_degraded)
             WITH ORDINALITY AS g(id, number, token, state, after_ms, ran_us, counters, result, error, degraded, place)
-        WHERE c.id = g.id AND c.number = g.number AND c.token = g.token
-        RETURNING c.id, c.number, g.state, g.after_ms, g.ran_us, g.counters, g.result, g.error, g.degraded, g.place,
-            c.line, c.claimed_ms, c.keyed, CASE WHEN c.process = p_process THEN p_id
+        WHERE c.id = g.id AND c.number = coalesce(g.number, c_numbers[1]) AND c.token = g.token
+        RETURNING c.id, c.number, coalesce(g.state, c_states[1]) AS state, g.after_ms, g.ran_us,
+            CASE WHEN cardinality(c_counters) = 1 THEN c_counters[1] ELSE g.counters END AS counters, g.result, g.error,
+            g.degraded, g.place, c.line, c.claimed_ms, c.keyed, CASE WHEN c.process = p_process THEN p_id
             ELSE (SELECT p.id FROM penstock.processes p WHERE p.process = c.process) END AS process
     ),
     old AS (
