@@ -103,7 +103,8 @@ CREATE TABLE penstock.ready (
     autovacuum_analyze_scale_factor = 1, autovacuum_analyze_threshold = 50000);
 
 -- Running jobs with their fence, the process that holds them and the beat with which it took them (0: taken over).
--- fate: what a takeover knew of the end (see engine.Taken).
+-- fate: what a takeover knew of the end (see engine.Taken). Each claim would pay for an index by process; who looks for the
+-- claims of a process, which is rare (it died, an answer was lost), reads them all.
 CREATE TABLE penstock.claims (
     token bigint NOT NULL,
     claimed_ms bigint NOT NULL,

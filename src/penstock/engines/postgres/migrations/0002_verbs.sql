@@ -753,7 +753,7 @@ BEGIN
         END IF;
         WHILE v_left > 0 AND l_line IS NOT NULL LOOP
             IF cardinality(l_line) = 1 THEN
-                -- One line, as most workers have, is searched and taken in one go.
+                -- One line alone is searched and taken in one go.
                 v_most := least(v_left, v_free[l_runner[1]]);
                 WITH locked AS MATERIALIZED (
                     SELECT y.ctid AS at, y.id, y.seq, y.cancel,
