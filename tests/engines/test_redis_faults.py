@@ -16,7 +16,7 @@ from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.errors import Refusal, Translator
 from penstock.engines.redis.guard import ClockGuard
 from penstock.engines.redis.scripts import scripts_for
-from penstock.engines.redis.server import slot_of
+from penstock.engines.redis.server import Facts, slot_of
 from penstock.model.errors import (
     EngineBusy,
     EngineDown,
@@ -291,6 +291,17 @@ def test_connections_that_the_server_closed_are_not_used(server: RedisServer, en
     add(engine, "b")
 
 
+def test_server_that_closed_idle_connections_is_checked_again(server: RedisServer, engine: RedisEngine) -> None:
+    engine.counts()
+    with server.client() as client:
+        client.hset("{penstock}:meta", "schema", "99")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    for wire in engine._server._free:
+        wire._used -= 60
+    with pytest.raises(SchemaMismatch, match="99"):
+        engine.counts()
+
+
 def test_lost_reply_of_an_exchange_is_given_again(server: RedisServer, engine: Engine) -> None:
     add(engine, "a", "b")
     with Proxy(server.port) as proxy:
@@ -450,6 +461,66 @@ def test_takeover_by_a_replica_begins_an_epoch_and_voids_the_leases(
         assert (taken.claim.id, taken.fate, taken.previous) == ("a", "lost", P1)
     finally:
         heir.kill()
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A server that saves snapshots only, and its replica."""
+    server = RedisServer(tmp_path, save="3600 1", repl_diskless_sync_delay=0)
+    server.start()
+    (tmp_path / "replica").mkdir()
+    replica = RedisServer(tmp_path / "replica", replicaof=f"127.0.0.1 {server.port}")
+    replica.start()
+    with replica.client() as client:
+        assert comes_true(lambda: client.info("replication")["master_link_status"] == "up")
+    yield server, replica
+    replica.kill()
+    server.kill()
+
+
+def test_planned_restart_of_a_master_with_a_replica_voids_no_lease(followed: tuple[RedisServer, RedisServer]) -> None:
+    server, _ = followed
+    engine = open_engine(server.url)
+    engine.enrol(WorkerInfo(id="w1"), [P1])
+    add(engine, "a")
+    [claim] = claims(engine, 1)
+    epoch = engine.describe().epoch
+    server.restart()
+    assert open_engine(server.url).describe().epoch == epoch
+    with server.client() as client:
+        assert client.info("replication")["second_repl_offset"] > 0, "the test shows nothing"
+    assert engine.exchange(P1, 2, [change(claim)], None).late == ()
+
+
+def test_writes_that_a_master_with_a_replica_lost_in_a_crash_are_noticed(
+    followed: tuple[RedisServer, RedisServer],
+) -> None:
+    server, _ = followed
+    engine = open_engine(server.url)
+    engine.enrol(WorkerInfo(id="w1"), [P1, P2])
+    add(engine, "a")
+    [claim] = claims(engine, 1)
+    with server.client() as client:
+        client.save()
+    assert engine.exchange(P1, 2, [change(claim)], None).late == ()
+    server.restart(gently=False)
+    until_it_answers(engine)
+    with pytest.raises(LeaseLost):
+        engine.exchange(P1, 3, (), want())
+    [taken] = engine.tend(P2).taken
+    assert (taken.claim.id, taken.fate, taken.previous) == ("a", "lost", P1)
+
+
+def test_replica_that_has_heard_nothing_since_its_first_copy_is_known_for_one(
+    followed: tuple[RedisServer, RedisServer],
+) -> None:
+    server, replica = followed
+    open_engine(server.url).counts()
+    with replica.client() as client:
+        server.kill()
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        facts = {name: str(value) for name, value in client.info("everything").items()}
+    assert not Facts(facts | {"repl_backlog_first_byte_offset": facts["second_repl_offset"]}).came_back
 
 
 def test_store_in_a_cluster_lives_in_one_slot(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ class RedisEngine:
     def describe(self) -> EngineInfo:
         epoch, late = self._server.command("HMGET", self._server.prefix + b"meta", "epoch", "late")
         if epoch is None:
-            _, epoch, late = self._run("open", [SCHEMA, os.urandom(8).hex(), "", ""])
+            _, epoch, late = self._run("open", [SCHEMA, os.urandom(8).hex(), "", "", 0])
         facts, settings = settings_of(self._server.command)
         return EngineInfo(
             kind="redis",

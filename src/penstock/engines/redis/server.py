@@ -42,6 +42,16 @@ class Facts(NamedTuple):
         return self.fields.get("role") == "slave"
 
     @property
+    def came_back(self) -> bool:
+        """Whether it is surely a master that was restarted from its own snapshot, and no replica that took over.
+
+        Both show an earlier replication id and the offset up to which it held. A replica has read from its master, and
+        has in its backlog what came before it took over; only the backlog of a restarted master begins at that offset.
+        """
+        begins, second = (self.fields.get(name) for name in ("repl_backlog_first_byte_offset", "second_repl_offset"))
+        return begins == second and self.fields.get("total_net_repl_input_bytes") == "0"
+
+    @property
     def policy(self) -> str:
         return self.fields.get("maxmemory_policy", "noeviction")
 
@@ -146,6 +156,7 @@ class Server:
                 wire.deadline = deadline
                 return wire
             wire.close()
+            self.close()  # the server may have been restarted, or another one be there
         return self._connect(deadline)
 
     def _give_back(self, wire: Wire) -> None:
@@ -182,7 +193,8 @@ class Server:
         replids = (facts.fields.get("master_replid", ""), facts.fields.get("master_replid2", ""))
         found, epoch, replid = wire.command(("HMGET", self.prefix + b"meta", "schema", "epoch", "replid"))
         if epoch is None or replids[0].encode() not in (b"", replid):  # a server that cannot write is only read
-            found = self._run_on(wire, "open", ("", SCHEMA, os.urandom(8).hex(), *replids))[0]
+            told = ("", SCHEMA, os.urandom(8).hex(), *replids, int(facts.came_back))
+            found = self._run_on(wire, "open", told)[0]
         found = int(found)
         if found != SCHEMA:
             raise SchemaMismatch(
