@@ -17,6 +17,8 @@ __all__ = ["counts", "fence_in", "find", "queues", "workers"]
 
 #: How many ids one step looks at: about 2 ms of the server's time.
 _STEP = 1000
+#: By how much a step is longer than the one before, of which too few jobs were asked for.
+_GROWTH = 4
 #: So many ids are sorted here rather than looked for among all.
 _FEW = 20_000
 
@@ -30,7 +32,7 @@ def find(which: Filter, run: Run, translated: Callable[[], AbstractContextManage
     if which.states is not None and not which.states:
         return Page((), None)
     ids = which.ids if which.ids is not None else _few(which, run)
-    for told in _steps(which, run) if ids is None else _named_steps(ids, which.before, run):
+    for told in _steps(which, run) if ids is None else _named_steps(ids, which, run):
         with translated():
             jobs = [seen.job for seen in read_jobs(told) if seen is not None]
             found += [job for job in jobs if matches(job, which)]
@@ -51,19 +53,29 @@ def _few(which: Filter, run: Run) -> list[JobId] | None:
 def _steps(which: Filter, run: Run) -> Iterator[Reply]:
     states = "" if which.states is None else "".join(str(NUMBERS[state]) for state in which.states)
     before = "" if which.before is None else which.before
-    most = which.limit + 1 if which.tag is None and which.text is None else _STEP
-    while True:
-        told = run("find", [before, max(_STEP, most), most, which.queue or "", which.task or "", states])
+    for most in _sizes(which.limit + 1):
+        told = run("find", [before, _STEP, most, which.queue or "", which.task or "", states])
         yield told
         before = told[4].decode()
         if not before:
             return
 
 
-def _named_steps(named: Iterable[JobId], before: JobId | None, run: Run) -> Iterator[Reply]:
-    ids = sorted({id for id in named if before is None or id < before}, reverse=True)
-    for at in range(0, len(ids), _STEP):
-        yield run("get", ids[at : at + _STEP])
+def _named_steps(named: Iterable[JobId], which: Filter, run: Run) -> Iterator[Reply]:
+    ids = sorted({id for id in named if which.before is None or id < which.before}, reverse=True)
+    sizes, at = _sizes(which.limit + 1), 0
+    while at < len(ids):
+        size = next(sizes)
+        yield run("get", ids[at : at + size])
+        at += size
+
+
+def _sizes(least: int) -> Iterator[int]:
+    """Begin with what a page holds, so that no more is read than it needs, and grow where few jobs are asked for."""
+    size = least
+    while True:
+        yield size
+        size = max(least, min(size * _GROWTH, _STEP))
 
 
 # -- counts and queues ------------------------------------------------------------------------------------------------

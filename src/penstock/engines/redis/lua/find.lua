@@ -26,18 +26,6 @@ local function falling(page)
   return ids
 end
 
-local ids, at_end = {}, false
-local below = before == '' and '+' or '(' .. before
-while #ids < steps and not at_end do
-  local page = call('ZREVRANGEBYLEX', P .. 'pages', below, '-', 'LIMIT', 0, 1)[1]
-  at_end = page == nil
-  if page then
-    for _, id in ipairs(falling(page)) do ids[#ids + 1] = id end
-    below = '(' .. page
-  end
-end
-local bodies = my.seldom('jobs', ids)
-
 local matching = {}
 local function in_lane(body)
   local lane = my.info_of(body).lane
@@ -48,26 +36,51 @@ local function in_lane(body)
   return matching[lane]
 end
 
-local running, due = {}, {}
-if states ~= '' then
-  running = my.seldom('claims', ids)
-  if my.has_some('scheduled') then due = my.many_of('ZMSCORE', 'scheduled', ids) end
-end
-
 -- Results may be long, so that what has ended is only looked at where it matters.
-local function state_of(at)
-  if running[at] then return my.RUNNING end
-  if due[at] then return my.SCHEDULED end
-  if call('HSTRLEN', P .. 'ended', ids[at]) == 0 then return my.READY end
-  return byte(call('HGET', P .. 'ended', ids[at]), 1)
+local function state_of(id, running, due)
+  if running then return my.RUNNING end
+  if due then return my.SCHEDULED end
+  if call('HSTRLEN', P .. 'ended', id) == 0 then return my.READY end
+  return byte(call('HGET', P .. 'ended', id), 1)
 end
 
-local found, last = {}, ''
-for at, id in ipairs(ids) do
-  if #found == most then break end
-  last = id
-  if in_lane(bodies[at]) and (states == '' or states:find(state_of(at), 1, true)) then found[#found + 1] = id end
+local found, last, looked = {}, '', 0
+
+-- Look at ids in their order until enough are found.
+local function look_at(ids)
+  local bodies, running, due = my.seldom('jobs', ids), {}, {}
+  if states ~= '' then
+    running = my.seldom('claims', ids)
+    if my.has_some('scheduled') then due = my.many_of('ZMSCORE', 'scheduled', ids) end
+  end
+  for at, id in ipairs(ids) do
+    if #found == most then return end
+    last, looked = id, looked + 1
+    if in_lane(bodies[at]) and (states == '' or states:find(state_of(id, running[at], due[at]), 1, true)) then
+      found[#found + 1] = id
+    end
+  end
 end
-if #found < most and at_end then last = '' end
+
+-- As many at once as are still to be found; the more, the fewer of those that were looked at stand as asked.
+local function look_through(ids)
+  local from = 1
+  while from <= #ids and #found < most do
+    local size = math.max(most - #found, looked)
+    look_at({ unpack(ids, from, math.min(from + size - 1, #ids)) })
+    from = from + size
+  end
+end
+
+local below, at_end = before == '' and '+' or '(' .. before, false
+while #found < most and looked < steps and not at_end do
+  local page = call('ZREVRANGEBYLEX', P .. 'pages', below, '-', 'LIMIT', 0, 1)[1]
+  at_end = page == nil
+  if page then
+    look_through(falling(page))
+    below = '(' .. page
+  end
+end
+if #found < most then last = at_end and '' or last end
 local seen = my.see(found)
 return { now, my.shown.lanes, my.shown.policies, seen, last }
