@@ -48,17 +48,19 @@ end
 local last = call('HINCRBY', P .. 'meta', 'seq', #ids)
 local seq, jobs, news = last - #ids, {}, {}
 for at_run, run in ipairs(runs) do
-  local front, places = struct.pack('>I4I4i8', run.lane, run.policy, now), {}
+  local front, places, least = struct.pack('>I4I4i8', run.lane, run.policy, now), {}, math.huge
   for one = run.first, run.first + 2 * run.size - 2, 2 do
     local id, rest = ARGV[one], ARGV[one + 1]
     local priority, size, job = byte(rest, 2), #places, #jobs
     if priority > 127 then priority = priority - 256 end
     seq = seq + 1
-    places[size + 1], places[size + 2] = (100 - priority) * 35184372088832 + seq, id
+    local score = (100 - priority) * 35184372088832 + seq
+    if score < least then least = score end
+    places[size + 1], places[size + 2] = score, id
     jobs[job + 1], jobs[job + 2] = id, front .. rest
   end
   call('ZADD', P .. 'line:' .. run.lane, unpack(places))
-  call('HSET', P .. 'lines', run.lane, run.name)
+  call('ZADD', P .. 'lines', 'LT', least, run.lane .. '\0' .. run.name)
   call('HINCRBY', P .. 'counts', run.lane * 10 + 2, run.size)
   if at_run <= 16 then
     news[2 * at_run - 1], news[2 * at_run] = 'queue', at_run < 16 and run.queue or '*'

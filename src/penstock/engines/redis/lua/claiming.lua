@@ -87,31 +87,91 @@ function my.pick(lines, free, limit, picked)
     if line.taken > 0 then
       call('ZREMRANGEBYRANK', P .. 'line:' .. line.name, 0, line.taken - 1)
       line.taken = 0
-      my.drop_line_if_empty(line.name)
+      my.set_head(line.name, line.member)
     end
   end
 end
 
--- Give, for each group of queues, the lines that a process could take from.
-function my.eligible(want)
-  local groups, found, paused = {}, call('HGETALL', P .. 'lines'), {}
-  if #found == 0 then return groups end
-  for _, queue in ipairs(call('SMEMBERS', P .. 'paused')) do paused[queue] = true end
-  local group_of = {}
-  for at, group in ipairs(want.queues or {}) do
-    for _, queue in ipairs(group) do group_of[queue] = at end
-    groups[at] = {}
-  end
-  for at = 1, #found, 2 do
-    local queue, task = my.split(found[at + 1])
-    local group = want.queues and group_of[queue] or (not want.queues and 1)
-    if group and not paused[queue] and want.tasks[task] then
-      groups[group] = groups[group] or {}
-      local runner = found[at]:sub(-1) == 'a' and 'process' or want.tasks[task]
-      table.insert(groups[group], { name = found[at], runner = runner, taken = 0 })
+-- Give the names of the lanes that a group wants, or nothing if it is better to go through the lines that there are.
+function my.names_of(want, queues)
+  local names, most = {}, call('ZCARD', P .. 'lines') / 4
+  for queue in pairs(queues) do
+    for task in pairs(want.tasks) do
+      if #names >= most then return nil end
+      names[#names + 1] = queue .. '\0' .. task
     end
   end
-  return groups
+  return names
+end
+
+-- Give what stands in `lines` for lanes, best head first.
+function my.members_of(names)
+  local members, found = {}, {}
+  for at, lane in ipairs(my.many_of('HMGET', 'lane_of', names)) do
+    if lane then
+      members[#members + 1] = lane .. '\0' .. names[at]
+      members[#members + 1] = lane .. 'a\0' .. names[at]
+    end
+  end
+  for at, score in ipairs(my.many_of('ZMSCORE', 'lines', members)) do
+    if score then found[#found + 1] = { tonumber(score), members[at] } end
+  end
+  table.sort(found, function(one, other) return one[1] < other[1] end)
+  for at, one in ipairs(found) do found[at] = one[2] end
+  return found
+end
+
+-- How many jobs can be taken, by what is asked for and by the runners that there are jobs for.
+function my.room(want, limit)
+  local sum, seen = 0, {}
+  if my.has_some('alone') then seen.process, sum = true, want.free.process or 0 end
+  for _, runner in pairs(want.tasks) do
+    if not seen[runner] then seen[runner], sum = true, sum + (want.free[runner] or 0) end
+  end
+  return math.min(sum, limit)
+end
+
+-- Gather, from what stands in `lines`, the lines that a process could take from; says whether they are enough.
+function my.gather(lines, members, want, queues)
+  for _, member in ipairs(members) do
+    local name, queue, task = member:match('^([^%z]+)%z([^%z]*)%z(.*)$')
+    local runner = want.tasks[task]
+    if runner and byte(name, -1) == 97 then runner = 'process' end
+    local left = runner and (want.free[runner] or 0) - (lines.used[runner] or 0) or 0
+    if left > 0 and not my.paused[queue] and (not queues or queues[queue]) then
+      lines[#lines + 1] = { name = name, member = member, runner = runner, taken = 0 }
+      lines.used[runner] = (lines.used[runner] or 0) + 1
+      if #lines >= lines.room then return true end
+    end
+  end
+  return false
+end
+
+-- Give the lines of a group to take from. Each gives a job at least, so that no more of them are needed than there is
+-- room for jobs; those with the best heads give the best jobs.
+function my.best_lines(want, queues, limit)
+  local lines, from, size = { used = {}, room = my.room(want, limit) }, 0, 16
+  if lines.room <= 0 then return lines end
+  local names = queues and my.names_of(want, queues)
+  if names then
+    my.gather(lines, my.members_of(names), want, queues)
+    return lines
+  end
+  while true do
+    local members = call('ZRANGE', P .. 'lines', from, from + size - 1)
+    if my.gather(lines, members, want, queues) or #members < size then return lines end
+    from, size = from + size, 2 * size
+  end
+end
+
+-- Pick jobs of a group of queues, or of all. Overdue ones take no room: where there were any, others are looked for.
+function my.pick_group(want, queues, picked)
+  local overdue
+  repeat
+    overdue = #picked.overdue
+    local lines = my.best_lines(want, queues, want.limit - #picked.ids)
+    if lines[1] then my.pick(lines, want.free, want.limit, picked) end
+  until #picked.overdue == overdue or #picked.overdue >= 1000
 end
 
 -- Put picked jobs under new claims of a process; gives their fences.
@@ -145,8 +205,12 @@ end
 -- Claim what can run; gives what `tell` tells, and whether it stopped at the bound on overdue jobs.
 function my.claim_jobs(want, process, name, beat, seed)
   local picked = { ids = {}, bodies = {}, expiring = {}, overdue = {} }
-  for _, lines in ipairs(my.eligible(want)) do
-    if lines[1] and #picked.ids < want.limit then my.pick(lines, want.free, want.limit, picked) end
+  my.paused = {}
+  for _, queue in ipairs(call('SMEMBERS', P .. 'paused')) do my.paused[queue] = true end
+  for _, group in ipairs(want.queues or { false }) do
+    local queues = group and {} or nil
+    for _, queue in ipairs(group or {}) do queues[queue] = true end
+    my.pick_group(want, queues, picked)
   end
   for _, job in ipairs(picked.overdue) do my.end_waiting(job[1], job[2], my.EXPIRED) end
   my.write_ends()

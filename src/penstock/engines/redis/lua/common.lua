@@ -13,8 +13,8 @@
 -- pages, page:ID string  every id, in pages of the ids from ID on: see listing.lua
 -- lanes, lane_of hash    number <-> queue \0 task; used: queue -> how many lanes it has
 -- policies, policy_of    number -> `keep_ms JSON`; JSON -> number
--- lines          hash    line -> queue \0 task, of lines that have jobs. A line is a lane, or a lane and `a` for jobs
---                        that run alone (set alone: their ids)
+-- lines          zset    line \0 queue \0 task, score = that of the line's first job, of lines that have jobs. A line is
+--                        a lane, or a lane and `a` for jobs that run alone (set alone: their ids)
 -- line:LINE      zset    ready jobs: id, score = (100 - priority) * 2^45 + seq
 -- since          hash    id -> since when it is ready, where that is not when it was added
 -- scheduled      zset    id, score = due; expiry: id, score = deadline, of waiting jobs without a charged attempt
@@ -276,29 +276,33 @@ function my.stand(lane, alone, priority, id)
   local line = alone and lane .. 'a' or lane
   local places = my.standing[line]
   if not places then
-    places = { lane = lane }
+    places = { lane = lane, least = math.huge }
     my.standing[line] = places
     my.standing_queues[my.queue_of(lane)] = true
   end
-  places[#places + 1] = (100 - priority) * 35184372088832 + my.draw_seq()
+  local score = (100 - priority) * 35184372088832 + my.draw_seq()
+  if score < places.least then places.least = score end
+  places[#places + 1] = score
   places[#places + 1] = id
 end
 
 function my.write_lines()
   for line, places in pairs(my.standing) do
     my.many('ZADD', 'line:' .. line, places)
-    call('HSET', P .. 'lines', line, my.lane_name(places.lane))
+    call('ZADD', P .. 'lines', 'LT', places.least, line .. '\0' .. my.lane_name(places.lane))
   end
   my.standing = {}
 end
 
-function my.drop_line_if_empty(line)
-  if call('EXISTS', P .. 'line:' .. line) == 0 then call('HDEL', P .. 'lines', line) end
+-- Write down where a line begins now, after jobs were taken out of it; `member` is what stands for it in `lines`.
+function my.set_head(line, member)
+  local head = call('ZRANGE', P .. 'line:' .. line, 0, 0, 'WITHSCORES')[2]
+  if head then call('ZADD', P .. 'lines', head, member) else call('ZREM', P .. 'lines', member) end
 end
 
 function my.leave_line(lane, id)
   for _, line in ipairs({ lane, lane .. 'a' }) do
-    if call('ZREM', P .. 'line:' .. line, id) == 1 then my.drop_line_if_empty(line) end
+    if call('ZREM', P .. 'line:' .. line, id) == 1 then my.set_head(line, line .. '\0' .. my.lane_name(lane)) end
   end
   call('HDEL', P .. 'since', id)
 end

@@ -25,8 +25,10 @@ local function look_at(line, queue)
   end
 end
 
-local lines = call('HGETALL', P .. 'lines')
-for at = 1, #lines, 2 do look_at(lines[at], (my.split(lines[at + 1]))) end
+for _, member in ipairs(call('ZRANGE', P .. 'lines', 0, -1)) do
+  local line, name = my.split(member)
+  look_at(line, (my.split(name)))
+end
 local since = {}
 for queue, ms in pairs(oldest) do
   since[#since + 1] = queue

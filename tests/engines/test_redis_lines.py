@@ -1,0 +1,88 @@
+"""The index of lines that have jobs, by which the Redis engine finds what to claim."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, WorkerInfo
+from penstock.engines.open import open_engine
+from penstock.model.job import JobId
+from penstock.model.outcome import Ending
+from penstock.testing.conformance.trial import P1, change, new_job, want
+from tests.servers.redis import RedisServer
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    return redis_server.empty_store()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = open_engine(url)
+    engine.enrol(WorkerInfo(id="w1"), [P1])
+    yield engine
+    engine.close()
+
+
+def add_to(engine: Engine, *queues: str) -> None:
+    for queue in queues:
+        engine.add([AddRequest((new_job(queue=queue),))])
+
+
+@pytest.mark.parametrize("queues", [None, (("q7", "q8"),)], ids=["any", "named"])
+def test_claim_looks_at_no_more_lines_than_it_takes_jobs_from(
+    redis_server: RedisServer, engine: Engine, queues: tuple[tuple[str, ...], ...] | None
+) -> None:
+    add_to(engine, *(f"q{number}" for number in range(200)))
+    with redis_server.client() as client:
+        client.config_resetstat()
+        assert len(engine.exchange(P1, 1, (), want(limit=2, queues=queues)).claims) == 2
+        calls = sum(told["calls"] for told in client.info("commandstats").values())
+    assert calls < 60
+
+
+def test_claim_goes_on_past_lines_that_are_not_for_it(engine: Engine) -> None:
+    for number in range(100):
+        engine.add([AddRequest((new_job(f"other-{number}", queue=f"q{number}", task="other"),))])
+    engine.add([AddRequest((new_job("late", queue="q1"), new_job("paused", queue="held")))])
+    engine.alter_queue("held", paused=True)
+    tasks = {new_job("any").task: "thread"}
+    assert [claim.id for claim in engine.exchange(P1, 1, (), want(tasks=tasks)).claims] == ["late"]
+
+
+def test_index_of_lines_says_where_each_begins(redis_server: RedisServer, url: str, engine: Engine) -> None:
+    chance = random.Random(7)
+    database = int(url.rpartition("/")[2])
+    known: list[JobId] = []
+    running = []
+    for beat in range(1, 150):
+        jobs = [
+            new_job(f"{beat}-{at}", queue=chance.choice("abc"), priority=chance.choice([0, 0, 5, -5]))
+            for at in range(chance.randrange(4))
+        ]
+        engine.add([AddRequest(tuple(jobs))] if jobs else [])
+        known += [job.id for job in jobs]
+        some = chance.sample(known, min(len(known), 2))
+        engine.alter(some, chance.choice([Cancel(), Delete(), Edit(priority=9), Edit(queue="d")]))
+        ending = chance.choice([Ending.SUCCEEDED, Ending.FAILED])
+        done, running = running, []
+        answer = engine.exchange(P1, beat, [change(claim, ending) for claim in done], want(limit=chance.randrange(4)))
+        running = list(answer.claims)
+        assert index_of(redis_server, database) == heads_of(redis_server, database)
+
+
+def index_of(server: RedisServer, database: int) -> dict[bytes, float]:
+    with server.client() as client:
+        client.select(database)
+        return {
+            name.partition(b"\0")[0]: score for name, score in client.zrange("{penstock}:lines", 0, -1, withscores=True)
+        }
+
+
+def heads_of(server: RedisServer, database: int) -> dict[bytes, float]:
+    with server.client() as client:
+        client.select(database)
+        keys = client.keys("{penstock}:line:*")
+        return {key.rpartition(b":")[2]: client.zrange(key, 0, 0, withscores=True)[0][1] for key in keys}
