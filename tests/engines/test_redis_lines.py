@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, WorkerInfo
+from penstock.engine import AddRequest, Bury, Cancel, Delete, Edit, Engine, WorkerInfo
 from penstock.engines.open import open_engine
-from penstock.model.job import JobId
+from penstock.model.job import Details, JobId, Unique
 from penstock.model.outcome import Ending
+from penstock.model.retry import Policy
 from penstock.testing.conformance.trial import P1, change, new_job, want
 from tests.servers.redis import RedisServer
 
@@ -86,3 +87,55 @@ def heads_of(server: RedisServer, database: int) -> dict[bytes, float]:
         client.select(database)
         keys = client.keys("{penstock}:line:*")
         return {key.rpartition(b":")[2]: client.zrange(key, 0, 0, withscores=True)[0][1] for key in keys}
+
+
+# -- what is left of jobs that are gone -------------------------------------------------------------------------------
+
+
+def names_of_keys(server: RedisServer, url: str) -> set[str]:
+    with server.client() as client:
+        client.select(int(url.rpartition("/")[2]))
+        return {key.decode().partition(":")[2] for key in client.keys("*")}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_nothing_is_left_of_jobs_that_are_deleted(
+    redis_server: RedisServer, url: str, engine: Engine, at_once: int
+) -> None:
+    jobs = [
+        new_job(f"job-{at}", queue=f"q{at % 3}", policy=Policy(timeout_ms=1000 + at // 2), **more)
+        for at, more in enumerate([{}, {"details": Details(unique=Unique("k"))}, {"delay_ms": 60_000}, {}, {}, {}])
+    ]
+    for at in range(0, len(jobs), at_once):
+        engine.add([AddRequest(tuple(jobs[at : at + at_once]))])
+    assert "policies" in names_of_keys(redis_server, url)
+    [claim, *_] = engine.exchange(P1, 1, (), want(limit=1)).claims
+    engine.exchange(P1, 2, [change(claim)], None)
+    engine.alter([jobs[4].id], Bury("why"))
+    engine.load(engine.get([jobs[5].id]))  # type: ignore[arg-type]  # it is there
+    engine.alter([job.id for job in jobs], Delete())
+    passing = {"beats", "leases", "meta", "processes", "workers", "forget"}  # what workers leave, and time takes away
+    left = names_of_keys(redis_server, url) - passing
+    assert {name for name in left if not name.startswith("news:")} == set()
+
+
+def test_policy_is_kept_as_long_as_a_job_has_it(engine: Engine) -> None:
+    policy = Policy(timeout_ms=1234)
+    engine.add([AddRequest((new_job("a", policy=policy), new_job("b", policy=policy)))])
+    engine.add([AddRequest((new_job("c", policy=policy),))])
+    engine.alter([JobId("a"), JobId("b")], Delete())
+    [job] = engine.get([JobId("c")])
+    assert job is not None
+    assert job.policy == policy
+
+
+def test_refused_edit_leaves_no_lane_behind(redis_server: RedisServer, url: str, engine: Engine) -> None:
+    unique = Details(unique=Unique("k"))
+    engine.add([AddRequest((new_job("first", details=unique),))])
+    engine.alter([JobId("first")], Bury("why"))
+    engine.add([AddRequest((new_job("second", details=unique),))])
+    [altered] = engine.alter([JobId("first")], Edit(queue="elsewhere"))
+    assert "held by second" in str(altered.refused)
+    with redis_server.client() as client:
+        client.select(int(url.rpartition("/")[2]))
+        assert client.hkeys("{penstock}:used") == [b"default"]

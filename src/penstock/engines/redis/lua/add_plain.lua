@@ -62,6 +62,7 @@ for at_run, run in ipairs(runs) do
   call('ZADD', P .. 'line:' .. run.lane, unpack(places))
   call('ZADD', P .. 'lines', 'LT', least, run.lane .. '\0' .. run.name)
   call('HINCRBY', P .. 'counts', run.lane * 10 + 2, run.size)
+  call('HINCRBY', P .. 'policy_jobs', run.policy, run.size)
   if at_run <= 16 then
     news[2 * at_run - 1], news[2 * at_run] = 'queue', at_run < 16 and run.queue or '*'
   end

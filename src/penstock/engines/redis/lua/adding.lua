@@ -169,8 +169,10 @@ function my.store(job)
   local run, rest, due = job.run, job.rest, nil
   if not run.front then
     run.lane = my.lane_of(run.queue, run.task)
-    run.front = struct.pack('>I4I4i8', run.lane, my.policy_of(run.policy, run.keep), now)
+    run.number = my.policy_of(run.policy, run.keep)
+    run.front = struct.pack('>I4I4i8', run.lane, run.number, now)
   end
+  my.count_policy(run.number, 1)
   if job.ready then
     due = my.time_of(job.ready)
     local expiry = my.time_of(job.expiry)

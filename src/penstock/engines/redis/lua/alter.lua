@@ -55,11 +55,12 @@ local function revive(id, body, ended)
   end
 end
 
-local function bring_back(id, seen, body, more, history)
+local function bring_back(id, seen, body, queue, task, more, history)
   local old, ended = seen[2], seen[5]
   local key, kind = my.unique_of(old, old:byte(17))
   local holder = ended and kind == 'e' and my.holder_of(key)
   if holder and holder ~= id then return holder end
+  body = with_lane(body, queue, task)
   if ended then revive(id, old, ended) else my.leave(id, old) end
   if more ~= '' then call('HSET', P .. 'more', id, more) else call('HDEL', P .. 'more', id) end
   if history ~= '' then call('HSET', P .. 'history', id, history) end
@@ -118,7 +119,7 @@ local function apply(id, seen, kind, values)
     my.write_ends()
   elseif kind == 'wait' then reschedule(id, seen[2], values[1])
   elseif kind == 'stay' then stay(id, seen, with_lane(values[1], values[2], values[3]))
-  else return bring_back(id, seen, with_lane(values[1], values[2], values[3]), values[4], values[5])
+  else return bring_back(id, seen, unpack(values))
   end
   return 'ok'
 end

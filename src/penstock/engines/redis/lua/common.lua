@@ -12,7 +12,7 @@
 --                        details (I4, JSON), stage I4; last the envelope
 -- pages, page:ID string  every id, in pages of the ids from ID on: see listing.lua
 -- lanes, lane_of hash    number <-> queue \0 task; used: queue -> how many lanes it has
--- policies, policy_of    number -> `keep_ms JSON`; JSON -> number
+-- policies, policy_of    number -> `keep_ms JSON`; JSON -> number; policy_jobs: number -> how many jobs have it
 -- lines          zset    line \0 queue \0 task, score = that of the line's first job, of lines that have jobs. A line is
 --                        a lane, or a lane and `a` for jobs that run alone (set alone: their ids)
 -- line:LINE      zset    ready jobs: id, score = (100 - priority) * 2^45 + seq
@@ -216,6 +216,20 @@ function my.policy_of(body, keep)
   return policy
 end
 
+my.policy_moves = {}
+function my.count_policy(policy, by) my.policy_moves[policy] = (my.policy_moves[policy] or 0) + by end
+
+-- Forget a policy with its last job.
+function my.write_policies()
+  for policy, by in pairs(my.policy_moves) do
+    if call('HINCRBY', P .. 'policy_jobs', policy, by) <= 0 then
+      call('HDEL', P .. 'policy_of', (my.policy_body(policy):match('^%-?%d+ (.*)$')))
+      call('HDEL', P .. 'policies', policy)
+      call('HDEL', P .. 'policy_jobs', policy)
+    end
+  end
+end
+
 -- counting ------------------------------------------------------------------------------------------------------------
 
 my.moves = {}
@@ -350,4 +364,5 @@ function my.close()
   if my.scheduled > 0 then my.announce('due', call('HINCRBY', P .. 'meta', 'scheduled', my.scheduled), { 'n', my.scheduled }) end
   if #my.steered > 0 then my.announce('steer', call('HINCRBY', P .. 'meta', 'steered', 1), my.steered) end
   my.write_counts()
+  my.write_policies()
 end

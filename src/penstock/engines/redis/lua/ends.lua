@@ -82,6 +82,7 @@ function my.forget(ids)
     local body = call('HGET', P .. 'jobs', id)
     local ended = call('HGET', P .. 'ended', id)
     local info, flags = my.info_of(body), body:byte(17)
+    my.count_policy(info.policy, -1)
     if ended then
       local state = ended:byte(1)
       my.count(info.lane, state, -1)

@@ -59,8 +59,9 @@ local function store(job)
   local _, _, _, flags, priority = my.head(draft)
   local conflict, holds_key = find_conflict(job, draft, flags)
   if conflict then return conflict end
-  local lane = my.lane_of(job.queue, job.task)
-  local body = struct.pack('>I4I4i8', lane, my.policy_of(job.policy, job.keep), job.created) .. job.rest
+  local lane, policy = my.lane_of(job.queue, job.task), my.policy_of(job.policy, job.keep)
+  local body = struct.pack('>I4I4i8', lane, policy, job.created) .. job.rest
+  my.count_policy(policy, 1)
   call('HSET', P .. 'jobs', job.id, body)
   my.list({ job.id })
   if job.history ~= '' then call('HSET', P .. 'history', job.id, job.history) end
