@@ -449,7 +449,8 @@ class Engine(Protocol):
         """Keep leases alive and report the dead, in one step.
 
         A lease that has lapsed but was not voided is revived. The leases of the dead are voided and their claims are
-        taken over by `tender` (whose own lease is renewed too) under new fences.
+        taken over by `tender` (whose own lease is renewed too) under new fences. An engine may take over only 1,000
+        claims in one call: the others, with the fate that was told, follow in the next `tend` of anyone.
         """
         ...
 

@@ -228,6 +228,15 @@ def test_many_jobs_are_altered_in_turns_that_let_others_in(server: RedisServer, 
     assert calls >= 2 * 5
 
 
+def test_no_call_takes_over_more_than_a_thousand_claims(engine: Engine) -> None:
+    for at in range(3):
+        add(engine, *(f"job-{at}-{number}" for number in range(500)))
+    held = [*claims(engine, 1), *claims(engine, 2)]
+    assert len(engine.renew(P2, [], [Death(P1)]).taken) == 1000
+    assert engine.counts()[0].states[State.RUNNING] == len(held)
+    assert len(engine.tend(P2).taken) == 500
+
+
 # -- a server that goes and comes -------------------------------------------------------------------------------------
 
 

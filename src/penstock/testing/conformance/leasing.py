@@ -94,6 +94,19 @@ class Dying(Conformance):
         assert renewed.void == (P2,)
         assert trial.job(waiting.id).process == P1
 
+    def test_each_of_very_many_claims_of_the_dead_passes_on_with_its_fate(self, trial: Trial) -> None:
+        trial.enrol(P2)
+        for _ in range(3):
+            trial.add_all(*(new_job() for _ in range(500)))
+        claims = [*trial.claim(P2), *trial.claim(P2)]
+        begun = {claim.id: claim.fence.token for claim in claims[::2]}
+        taken = list(trial.engine.renew(P1, [], [Death(P2, frozenset(begun.values()))]).taken)
+        for _ in range(2):
+            taken += trial.engine.tend(P1).taken
+        assert len(taken) == len(claims) == 1500
+        fates = {one.claim.id: one.fate for one in taken}
+        assert fates == {claim.id: "crashed" if claim.id in begun else "released" for claim in claims}
+
     def test_taken_claims_are_settled_by_the_tender_and_by_nobody_else(self, trial: Trial) -> None:
         trial.enrol(P2, P3)
         claim = trial.run(P2)

@@ -34,8 +34,8 @@
 -- ledger         hash    entry -> MessagePack [by, fence, until, value]; ledger_until: zset; ledger_of:ID: set
 -- paused, bounds         set of queues; hash queue -> most unfinished jobs
 -- workers        hash    worker -> MessagePack [info, enrolled, lease_ms]; draining: set of workers
--- processes      hash    process -> `number worker`; void: the same of processes whose lease is void; leases: zset of
---                        lease ends; boots: process -> boot of the clock; beats: process -> [beat, mark, late ids ...]
+-- processes      hash    process -> `number worker`; void: the same of processes whose lease is void; deaths: void
+--                        process -> tokens of the claims that had begun in it, if its end was seen; leases: zset of ends; boots: process -> boot of the clock; beats: process -> [beat, mark, late ids ...]
 -- news:KIND      stream  work (id = seq), done (= ended), due (= scheduled), steer (= steered)
 
 local P, call = KEYS[1], redis.call
@@ -58,7 +58,7 @@ end
 
 my.SCHEDULED, my.READY, my.RUNNING, my.SUCCEEDED, my.CANCELLED, my.EXPIRED, my.BURIED = 1, 2, 3, 4, 5, 6, 7
 my.HAS_EXPIRY, my.HAS_UNIQUE, my.HAS_KEY = 1, 2, 4
-my.AT_ONCE = 4000
+my.AT_ONCE, my.MOST_AT_ONCE = 4000, 1000
 
 my.cursor = 1
 function my.take()

@@ -41,6 +41,7 @@ function my.drop_empty_leases()
     local number, worker = void[at + 1]:match('^(%d+) (.*)$')
     if call('EXISTS', P .. 'held:' .. number) == 0 then
       call('HDEL', P .. 'void', void[at])
+      call('HDEL', P .. 'deaths', void[at])
     else
       present[worker] = true
     end

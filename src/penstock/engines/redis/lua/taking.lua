@@ -2,6 +2,32 @@
 -- include claims
 -- include telling
 
+my.LOST = 3
+
+-- What was seen of the claims of a process that died: tokens of those that had begun; nothing if nobody saw.
+function my.begun_in(name)
+  if not my.has_some('deaths') then return nil end
+  local raw = call('HGET', P .. 'deaths', name)
+  if not raw then return nil end
+  local begun = {}
+  for token in raw:gmatch('[^ ]+') do begun[token] = true end
+  return begun
+end
+
+-- Take over what a void process holds, but not more claims than there is room for; gives the room that is left.
+function my.take_all(name, record, tender, tender_name, room, seed)
+  local begun = my.begun_in(name)
+  for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. record:match('^%d+'))) do
+    if room <= 0 then return room end
+    local fence = select(5, my.claim_of(call('HGET', P .. 'claims', id)))
+    local fate = my.LOST
+    if begun then fate = begun[fence:match('%.(.*)$')] and 1 or 2 end
+    my.take_over(id, tender, tender_name, fate, seed)
+    room = room - 1
+  end
+  return room
+end
+
 -- Take a claim over for a tender, under a new fence; what was seen of its fate before still holds.
 my.FATES = { 'crashed', 'released', 'lost' }
 my.taken_ids, my.taken_fences, my.taken_bodies, my.taken_fates = {}, {}, {}, {}

@@ -39,11 +39,7 @@ local function void_lapsed()
   end
   local void = call('HGETALL', P .. 'void')
   for at = 2, #void, 2 do
-    for _, id in ipairs(call('SMEMBERS', P .. 'held:' .. void[at]:match('^%d+'))) do
-      if left <= 0 then break end
-      my.take_over(id, number, tender, 3, seed)
-      left = left - 1
-    end
+    left = my.take_all(void[at - 1], void[at], number, tender, left, seed)
   end
   if #void > 0 then my.drop_empty_leases() end
 end
