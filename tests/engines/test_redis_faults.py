@@ -554,10 +554,11 @@ def test_store_in_a_cluster_lives_in_one_slot(tmp_path: Path) -> None:
 class Sentinel(RedisServer):
     """A Sentinel that watches one server under the name `jobs`."""
 
-    def __init__(self, folder: Path, watched: RedisServer) -> None:
+    def __init__(self, folder: Path, watched: RedisServer, *more: str) -> None:
+        folder.mkdir()
         super().__init__(folder)
         self._settings = folder / "sentinel.conf"
-        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor jobs 127.0.0.1 {watched.port} 1")
+        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor jobs 127.0.0.1 {watched.port} 1", *more)
         self._settings.write_text("\n".join(lines))
 
     def command(self) -> list[str]:
@@ -565,7 +566,6 @@ class Sentinel(RedisServer):
 
 
 def test_server_is_found_by_its_sentinels(server: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "sentinel").mkdir()
     sentinel = Sentinel(tmp_path / "sentinel", server)
     sentinel.start()
     try:
@@ -574,6 +574,27 @@ def test_server_is_found_by_its_sentinels(server: RedisServer, tmp_path: Path) -
         assert open_engine(f"{server.url[:-1]}2").get([JobId("a")])[0] is not None
         with pytest.raises(EngineDown, match="service"):
             add(open_engine(f"redis+sentinel://127.0.0.1:{sentinel.port}/others"), "b")
+    finally:
+        sentinel.kill()
+
+
+def test_sentinel_with_a_password_of_its_own_is_told_it(server: RedisServer, tmp_path: Path) -> None:
+    set_config(server, "requirepass", "of-the-server")
+    auth = "sentinel auth-pass jobs of-the-server"
+    sentinel = Sentinel(tmp_path / "sentinel", server, auth, "requirepass of+the/sentinel")
+    sentinel.password = "of+the/sentinel"
+    sentinel.start()
+    try:
+        url = f"redis+sentinel://:of-the-server@127.0.0.1:{sentinel.port}/jobs"
+        engine = open_engine(f"{url}?sentinel_password=of%2Bthe/sentinel")
+        add(engine, "a")
+        assert "sentinel" not in engine.describe().url.rpartition("/jobs")[2]
+        for wrong in ("", "?sentinel_password=wr0ng", "?sentinel_password=wr0ng&sentinel_user=app"):
+            with pytest.raises(EngineDown, match=r"Sentinel 127.*\?sentinel_password=") as refused:
+                open_engine(url + wrong).counts()
+            assert "wr0ng" not in str(refused.value)
+        assert is_there(f"{url}?sentinel_password=of%2Bthe/sentinel")
+        assert "server" not in faults_of(examine(f"{url}?sentinel_password=of%2Bthe/sentinel"))
     finally:
         sentinel.kill()
 
@@ -659,6 +680,60 @@ def test_examination_makes_no_store_and_tells_what_is_amiss(server: RedisServer)
     assert (is_there(server.url), found.exists, found.schema) == (True, True, found.known_schema)
     server.kill()
     assert verdicts_of(examine(server.url)) == {"server": "fault"}
+
+
+def faults_of(examination: Examination) -> set[str]:
+    return {finding.subject for finding in examination.findings if finding.verdict == "fault"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "said"),
+    [
+        ({"bind": "127.0.0.1 -::1"}, "warning", "bound to 127.0.0.1 ::1"),
+        ({"bind": "*"}, "warning", "protected-mode shuts out other hosts"),
+        ({"bind": "*", "protected_mode": "no"}, "warning", "other hosts reach it (bind *, protected-mode no)"),
+        ({"bind": "*", "protected_mode": "no", "requirepass": "pw"}, "ok", "nothing without a password"),
+    ],
+)
+def test_examination_says_who_reaches_a_server_without_a_password(
+    tmp_path: Path, settings: dict[str, str], verdict: str, said: str
+) -> None:
+    server = RedisServer(tmp_path, **settings)
+    server.password = settings.get("requirepass")
+    server.start()
+    try:
+        url = server.url.replace("//", "//:pw@") if "requirepass" in settings else server.url
+        [access] = [finding for finding in examine(url).findings if finding.subject == "access"]
+        assert (access.verdict, said in access.found) == (verdict, True), access
+    finally:
+        server.kill()
+
+
+def test_password_of_one_user_does_not_hide_that_the_default_user_has_none(server: RedisServer) -> None:
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all")
+        url = server.url.replace("//", "//app:pw@")
+        assert verdicts_of(examine(url))["access"] == "warning"
+        client.execute_command("ACL", "SETUSER", "app", "-config")
+        assert verdicts_of(examine(url))["access"] == "warning"
+        client.execute_command("ACL", "SETUSER", "default", "off")
+    assert verdicts_of(examine(url))["access"] == "ok"
+
+
+def test_server_that_listens_on_a_socket_only_needs_no_password(tmp_path: Path) -> None:
+    class OnSocket(RedisServer):
+        def command(self) -> list[str]:
+            return [*super().command(), "--port", "0"]
+
+        def client(self) -> "redis.Redis":
+            return redis.Redis(unix_socket_path=str(tmp_path / "redis.sock"), socket_timeout=5)
+
+    server = OnSocket(tmp_path, unixsocket=str(tmp_path / "redis.sock"))
+    server.start()
+    try:
+        assert verdicts_of(examine(f"unix://{tmp_path}/redis.sock"))["access"] == "ok"
+    finally:
+        server.kill()
 
 
 def verdicts_of(examination: Examination) -> dict[str, str]:

@@ -21,6 +21,7 @@ class RedisServer(ServerProcess):
     def __init__(self, folder: Path, **settings: str | int) -> None:
         super().__init__(folder)
         self._given = 0
+        self.password: str | None = None
         self.settings = {"save": "", "maxmemory-policy": "noeviction", "enable-debug-command": "local"}
         self.settings |= {name.replace("_", "-"): str(value) for name, value in settings.items()}
 
@@ -43,7 +44,7 @@ class RedisServer(ServerProcess):
 
     def client(self) -> "redis.Redis":
         """Give a client of the test's own; whoever asks closes it."""
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, password=self.password, socket_timeout=5)
 
     def answers(self) -> bool:
         try:

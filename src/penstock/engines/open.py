@@ -34,7 +34,8 @@ def open_engine(url: str, *, clock: Clock | None = None) -> Engine:
       prepared statements), and every option of libpq, as `sslmode=verify-full`;
     - `redis://[[user]:password@]host:6379/0`, `rediss://` (TLS), `unix:///path.sock?db=0`,
       `redis+sentinel://host1,host2/service/0`, `redis+cluster://host1,host2`, with `?prefix=penstock` (what all keys
-      begin with), `timeout=5s`, `keep_jobs=100000` and `any_eviction=yes` (take a server that may throw jobs away);
+      begin with), `timeout=5s`, `keep_jobs=100000`, `any_eviction=yes` (take a server that may throw jobs away), and
+      where Sentinels want a password of their own `sentinel_password=...` and perhaps `sentinel_user=...`;
     - `memory://` is a store of this call's own, `memory://name` one for all who ask for the name in this process.
 
     Raises:
@@ -337,6 +338,10 @@ def _prepare(text: str) -> tuple[str, bool]:
     return "prepare", text == "on"
 
 
+def _text(argument: str) -> Callable[[str], tuple[str, str]]:
+    return lambda text: (argument, text)
+
+
 def _of_libpq(name: str) -> Callable[[str], tuple[str, Any]]:
     return lambda text: (f"libpq {name}", text)
 
@@ -393,6 +398,10 @@ _REDIS = _Kind(
     _examine_redis,
 )
 
+_SENTINEL = _REDIS._replace(
+    options={**_REDIS.options, "sentinel_user": _text("sentinel_user"), "sentinel_password": _text("sentinel_password")}
+)
+
 #: Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _LIBPQ = (
     *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "application_name"),
@@ -420,7 +429,8 @@ _KINDS = {
         _is_file,
         _examine_sqlite,
     ),
-    **dict.fromkeys(("redis", "rediss", "redis+sentinel", "rediss+sentinel"), _REDIS),
+    **dict.fromkeys(("redis", "rediss"), _REDIS),
+    **dict.fromkeys(("redis+sentinel", "rediss+sentinel"), _SENTINEL),
     **dict.fromkeys(("redis+cluster", "rediss+cluster"), _REDIS),
     "unix": _REDIS._replace(options={**_REDIS.options, "db": _db}),
     **dict.fromkeys(("postgresql", "postgres"), _POSTGRES),

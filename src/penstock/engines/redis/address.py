@@ -16,6 +16,7 @@ class Address(NamedTuple):
     kind: `server`, or `sentinel` or `cluster`, whose `hosts` are asked where the server is.
     socket: path of a unix socket, instead of hosts.
     service: the name by which Sentinels know the server.
+    sentinel_login: what the Sentinels themselves want to know of who asks: nothing, a password, or user and password.
     """
 
     kind: Literal["server", "sentinel", "cluster"]
@@ -26,6 +27,7 @@ class Address(NamedTuple):
     user: str | None = None
     password: str | None = None
     db: int = 0
+    sentinel_login: tuple[str, ...] = ()
 
     def shown(self) -> str:
         """Give the address as a URL without its password."""

@@ -15,7 +15,10 @@ PASSING = frozenset({"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN",
 #: Those of them after which the address has to be looked up again.
 ELSEWHERE = frozenset({"READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN"})
 
-_REFUSED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+#: Answers to who has not logged in, or with a password that is not right.
+UNKNOWN_USER = frozenset({"NOAUTH", "WRONGPASS"})
+
+_REFUSED = UNKNOWN_USER | {"NOPERM"}
 # What a command in a script was refused for, as a server before 7 tells it.
 _INSIDE = re.compile(r": -(OOM|MISCONF|READONLY|NOPERM)\b")
 

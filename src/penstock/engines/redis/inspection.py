@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.engine import Examination, Finding
-from penstock.engines.redis.address import Address
+from penstock.engines.redis.address import Address, Host
 from penstock.engines.redis.errors import Refusal, Translator
 from penstock.engines.redis.server import OLDEST, Facts, facts_of, find_host
 from penstock.engines.redis.wire import Reply, Wire
@@ -13,6 +13,11 @@ from penstock.model.errors import EngineError
 __all__ = ["durability_of", "inspect", "notes_of", "settings_of"]
 
 Settings = dict[str, str] | None
+
+#: Settings that say from where a server is reached.
+_REACHED_BY = ("bind", "protected-mode", "port", "tls-port")
+#: From here on protected-mode also holds where addresses to bind to are given.
+_PROTECTS_ALL = (7,)
 
 _SLOW_S = 0.005
 _NEARLY_FULL = 0.9
@@ -66,18 +71,19 @@ def inspect(address: Address, prefix: str, *, timeout_s: float, schema: int) -> 
         with Translator(address.shown(), timeout_s).translated():
             deadline = time.monotonic() + timeout_s
             host = None if address.socket is not None else find_host(address, prefix.encode(), deadline)
+            guarded = _asks_for_a_password(address, host, deadline)
             wire = Wire(address, host, deadline)
     except EngineError as error:
         unreachable = Finding("server", "fault", str(error))
         return Examination(exists=False, findings=(unreachable,), known_schema=schema)
     try:
         with Translator(address.shown(), timeout_s).translated():
-            return _examined(wire, address, prefix, schema)
+            return _examined(wire, address, prefix, schema, guarded=guarded)
     finally:
         wire.close()
 
 
-def _examined(wire: Wire, address: Address, prefix: str, schema: int) -> Examination:
+def _examined(wire: Wire, address: Address, prefix: str, schema: int, *, guarded: bool) -> Examination:
     facts, settings = facts_of(wire), _settings_on(wire)
     stored = wire.command(("HGET", f"{{{prefix}}}:meta", "schema"))
     findings = (
@@ -89,7 +95,7 @@ def _examined(wire: Wire, address: Address, prefix: str, schema: int) -> Examina
         *_durability(facts, settings),
         *_persistence(facts),
         _replicas(facts),
-        _password(address, settings),
+        _access(facts, settings, guarded=guarded, by_socket=address.socket is not None),
     )
     return Examination(
         exists=stored is not None,
@@ -101,10 +107,27 @@ def _examined(wire: Wire, address: Address, prefix: str, schema: int) -> Examina
 
 def _settings_on(wire: Wire) -> Settings:
     try:
-        found = [wire.command(("CONFIG", "GET", name)) for name in ("*append*", "requirepass")]
+        return {
+            name: value
+            for asked in ("*append*", *_REACHED_BY)
+            for name, value in _told(wire.command(("CONFIG", "GET", asked))).items()
+        }
     except Refusal:
         return None
-    return _told(found[0]) | _told(found[1])
+
+
+def _asks_for_a_password(address: Address, host: Host | None, deadline: float) -> bool:
+    """Say whether the server refuses who does not log in: what it is set to says that in too many ways."""
+    stranger = Wire(address, host, deadline, login=False)
+    try:
+        stranger.command(("PING",))
+    except Refusal as refusal:
+        if refusal.code != "NOAUTH":
+            raise
+        return True
+    finally:
+        stranger.close()
+    return False
 
 
 def _version(facts: Facts) -> Finding:
@@ -178,12 +201,38 @@ def _replicas(facts: Facts) -> Finding:
     return Finding("replicas", "ok", f"{facts.fields.get('connected_slaves', '0')} connected")
 
 
-def _password(address: Address, settings: Settings) -> Finding:
-    if address.password is not None or address.socket is not None or (settings or {}).get("requirepass"):
-        return Finding("access", "ok", "a password or a socket guards it")
+def _access(facts: Facts, settings: Settings, *, guarded: bool, by_socket: bool) -> Finding:
+    if guarded:
+        return Finding("access", "ok", "it does nothing without a password")
+    if settings is None:
+        found = "no password: whoever reaches the port can read and change every job"
+        return Finding("access", "warning", found, "Set requirepass or an ACL, and give it in the URL.")
+    shut = _shut_to_others(facts, settings)
+    if shut and by_socket and settings.get("port") == settings.get("tls-port", "0") == "0":
+        return Finding("access", "ok", f"no password, but {shut}")
+    if shut:
+        found = f"no password; {shut}, so that every program of that machine can read and change every job"
+        return Finding("access", "warning", found, "Set requirepass or an ACL, and give it in the URL.")
     return Finding(
         "access",
         "warning",
-        "no password: whoever reaches the port can read and change every job",
-        "Set requirepass or an ACL, and give it in the URL; do not open the port to other networks.",
+        f"no password, and other hosts reach it (bind {settings.get('bind') or 'to all addresses'}, protected-mode "
+        f"{settings.get('protected-mode', 'no')}): whoever does can read, change and delete every job",
+        "Set requirepass or an ACL and give it in the URL, or set bind 127.0.0.1 if all workers run on that machine.",
     )
+
+
+def _shut_to_others(facts: Facts, settings: dict[str, str]) -> str:
+    """Say by what other hosts are shut out of a server without a password; empty if they are not."""
+    if settings.get("port") == settings.get("tls-port", "0") == "0":
+        return "it listens on a socket only"
+    bound = [address.removeprefix("-") for address in settings.get("bind", "").split()]
+    if bound and all(_is_loopback(address) for address in bound):
+        return f"it is bound to {' '.join(bound)}"
+    if settings.get("protected-mode") == "yes" and (facts.version >= _PROTECTS_ALL or not bound):
+        return "protected-mode shuts out other hosts"
+    return ""
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "localhost" or address == "::1" or address.startswith("127.")

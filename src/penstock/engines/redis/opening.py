@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import SplitResult
 
 from penstock.engine import Clock, Examination
-from penstock.engines.redis.address import address_of
+from penstock.engines.redis.address import Address, address_of
 from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.errors import Translator
 from penstock.engines.redis.inspection import inspect
@@ -15,6 +15,7 @@ from penstock.engines.redis.wire import Wire
 __all__ = ["check", "examine", "is_there", "open_redis"]
 
 _TIMEOUT_S = 5.0
+_OF_THE_ADDRESS = frozenset({"db", "sentinel_user", "sentinel_password"})
 
 
 def check(parts: SplitResult) -> None:
@@ -28,8 +29,14 @@ def check(parts: SplitResult) -> None:
 
 def open_redis(parts: SplitResult, options: dict[str, Any], clock: Clock | None) -> RedisEngine:
     """Give an engine; no connection is made yet."""
-    given = dict(options)
-    return RedisEngine(address_of(parts, given.pop("db", None)), clock=clock, **given)
+    given = {name: value for name, value in options.items() if name not in _OF_THE_ADDRESS}
+    return RedisEngine(_address(parts, options), clock=clock, **given)
+
+
+def _address(parts: SplitResult, options: dict[str, Any]) -> Address:
+    user, password = (options.get(f"sentinel_{name}") for name in ("user", "password"))
+    login = tuple(word for word in (user, password) if word)
+    return address_of(parts, options.get("db"))._replace(sentinel_login=login)
 
 
 def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:
@@ -38,7 +45,7 @@ def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:
     Raises:
         EngineUnavailable: it cannot be reached.
     """
-    address, timeout_s = address_of(parts, options.get("db")), options.get("timeout_s", _TIMEOUT_S)
+    address, timeout_s = _address(parts, options), options.get("timeout_s", _TIMEOUT_S)
     prefix = f"{{{options.get('prefix', 'penstock')}}}:"
     with Translator(address.shown(), timeout_s).translated():
         deadline = time.monotonic() + timeout_s
@@ -52,5 +59,5 @@ def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:
 
 def examine(parts: SplitResult, options: dict[str, Any], _deep: bool) -> Examination:
     """Look at the server and the store on it; a deep look sees no more here."""
-    address, timeout_s = address_of(parts, options.get("db")), options.get("timeout_s", _TIMEOUT_S)
+    address, timeout_s = _address(parts, options), options.get("timeout_s", _TIMEOUT_S)
     return inspect(address, options.get("prefix", "penstock"), timeout_s=timeout_s, schema=SCHEMA)

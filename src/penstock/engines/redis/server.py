@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from penstock.engines.redis.address import Address, Host
-from penstock.engines.redis.errors import ELSEWHERE, FAILURES, PASSING, Refusal, Translator
+from penstock.engines.redis.errors import ELSEWHERE, FAILURES, PASSING, UNKNOWN_USER, Refusal, Translator
 from penstock.engines.redis.scripts import Script, scripts_for
 from penstock.engines.redis.wire import Reply, Wire, Word
 from penstock.model.errors import EngineDown, SchemaMismatch, StoreInvalid
@@ -243,7 +243,12 @@ def find_host(address: Address, prefix: bytes, deadline: float) -> Host:
 def _ask_sentinel(address: Address, host: Host, _: bytes, deadline: float) -> Host | None:
     wire = Wire(address, host, deadline, login=False)
     try:
+        if address.sentinel_login:
+            wire.command(("AUTH", *address.sentinel_login))
         reply = wire.command(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
+    except Refusal as refusal:
+        own = "; a Sentinel's own password goes into ?sentinel_password=" if refusal.code in UNKNOWN_USER else ""
+        raise Refusal(f"{str(refusal).rstrip('.')} (the Sentinel {host[0]}:{host[1]}{own})") from refusal
     finally:
         wire.close()
     return None if reply is None else (reply[0].decode(), int(reply[1]))
