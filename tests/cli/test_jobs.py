@@ -41,6 +41,16 @@ def test_list_goes_on_where_the_page_before_ended(desk: Desk) -> None:
     assert f"--before {page['next']}" in desk.run("jobs", "list", "--limit", "3").stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("jobs", "list", "--task"), ("jobs", "list", "--text"), ("jobs", "show"), ("workers", "drain")]
+)
+def test_words_that_are_not_utf8_are_refused(desk: Desk, words: tuple[str, ...]) -> None:
+    desk.enqueue()
+    result = desk.run(*words, "a\udcff")
+    assert result.exit_code == 2
+    assert r"'a\udcff'" in result.stderr
+
+
 def test_no_match_is_said_on_stderr(desk: Desk) -> None:
     desk.enqueue()
     result = desk.run("jobs", "list", "--state", "buried")

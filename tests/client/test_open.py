@@ -60,7 +60,13 @@ def test_unknown_options_are_named_with_those_known() -> None:
     assert "Did you mean 'durability'? Known: durability, timeout, keep_jobs." in told
 
 
-@pytest.mark.parametrize("option", ["durability=most", "timeout=soon", "keep_jobs=many"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("durability=most", "timeout=soon", "timeout=0", "timeout=0s", "timeout=25h", "keep_jobs=many"),
+        f"keep_jobs={10**30}",
+    ],
+)
 def test_options_that_cannot_be_used_say_why(option: str) -> None:
     assert option.partition("=")[2] in complaint(f"sqlite:///shop.db?{option}")
 

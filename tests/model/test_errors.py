@@ -29,6 +29,7 @@ from penstock.model.errors import (
     Snooze,
     Steering,
     TaskUnknown,
+    TextInvalid,
     UniqueConflict,
     Unsupported,
     WorkerUnfit,
@@ -37,6 +38,7 @@ from penstock.model.errors import (
 SPEAKING = [
     (SettingsInvalid(["slots is 0", "lease is 'x'"]), "slots is 0\nlease is 'x'"),
     (DurationInvalid("soon", "its form is not known"), "'soon' is not a duration: its form is not known. Give seconds"),
+    (TextInvalid("id of a job", "a\udc80"), r"'a\udc80' is no id of a job: it holds a lone surrogate, as bytes that"),
     (TaskUnknown("mail.send"), "Task 'mail.send' is not registered here."),
     (TaskUnknown("a", ["c", "b"]), "Task 'a' is not registered here. Registered here: b, c."),
     (

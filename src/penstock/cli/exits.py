@@ -16,6 +16,7 @@ from penstock.model.errors import (
     StoreInvalid,
     TaskInvalid,
     TaskUnknown,
+    TextInvalid,
 )
 
 __all__ = ["DONE", "EPILOG", "FAILED", "INTERRUPTED", "PIPE_CLOSED", "STORE", "UNFIT", "USAGE", "exit_status"]
@@ -46,7 +47,10 @@ _STATUSES: tuple[tuple[int, tuple[type[PenstockError], ...]], ...] = (
     (STORE, (EngineUnavailable, StoreInvalid, StoreCorrupt, SchemaMismatch)),
     (
         USAGE,
-        (SettingsInvalid, DurationInvalid, TaskInvalid, TaskUnknown, PayloadInvalid, EngineUnknown, AppNotFound),
+        (
+            *(SettingsInvalid, DurationInvalid, TextInvalid, TaskInvalid, TaskUnknown, PayloadInvalid, EngineUnknown),
+            AppNotFound,
+        ),
     ),
 )
 

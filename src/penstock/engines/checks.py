@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from penstock.engine import MOST_AT_ONCE, AddRequest, Alteration, Bury, Edit, Filter, Want
-from penstock.model.errors import Unsupported
+from penstock.engine import MOST_AT_ONCE, AddRequest, Alteration, Bury, Edit, Filter, Want, WorkerInfo
+from penstock.model.errors import TextInvalid, Unsupported
 from penstock.model.job import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
@@ -18,15 +18,24 @@ from penstock.model.job import (
     Details,
     JobId,
     NewJob,
+    ProcessId,
 )
 from penstock.model.retry import DEFAULT_POLICY, Policy
 from penstock.model.states import TRANSITIONS, State
 
 LONGEST_ID = 64
+_SOUGHT = {
+    "queue": "name of a queue",
+    "task": "name of a task",
+    "tag": "tag",
+    "text": "text to look for",
+    "before": "id of a job",
+}
 
 _POLICIES_KEPT = 256
 _NAMES_KEPT = 1024
 
+_find_surrogate = re.compile(r"[\ud800-\udfff]").search
 _queue_name_fits = re.compile(QUEUE_NAME).fullmatch
 _encode = msgspec.json.Encoder().encode
 _decode_policy = msgspec.json.Decoder(Policy).decode
@@ -42,11 +51,13 @@ def check_requests(requests: Sequence[AddRequest], engine: str, capabilities: fr
     """Refuse requests that no engine may store, and those beyond what this one can do.
 
     Raises:
-        ValueError: over 1,000 jobs in a request, or an id, queue, priority or time out of bounds.
+        ValueError: over 1,000 jobs in a request, or an id, task, queue, priority or time out of bounds.
         Unsupported: a job asks for a capability that `engine` does not declare.
     """
     for request in requests:
         _check_size(len(request.jobs), "jobs in one add request")
+        if request.parent is not None:
+            check_text("id of a job", request.parent[0])
         for job in request.jobs:
             check_new_job(job, engine, capabilities)
 
@@ -54,6 +65,7 @@ def check_requests(requests: Sequence[AddRequest], engine: str, capabilities: fr
 def check_new_job(job: NewJob, engine: str, capabilities: frozenset[str]) -> None:
     """Refuse one new job; raises as `check_requests` does."""
     check_id(job.id)
+    check_text("name of a task", job.task)
     check_queue(job.queue)
     check_priority(job.priority)
     if job.delay_ms < 0:
@@ -123,15 +135,18 @@ def check_want(want: Want | None) -> None:
     if want is None:
         return
     _check_size(want.limit, "claims in one exchange")
+    check_texts("name of a task", want.tasks)
     named = [name for group in want.queues or () for name in group]
+    check_texts("name of a queue", named)
     if len(set(named)) < len(named):
         twice = sorted(name for name, times in Counter(named).items() if times > 1)
         raise ValueError(f"Queue {twice[0]!r} is wanted twice; name each queue in one group.")
 
 
 def check_ids(ids: Sequence[JobId]) -> None:
-    """Refuse more than 1,000 ids in one call."""
+    """Refuse more than 1,000 ids in one call, and what no id of a job can be."""
     _check_size(len(ids), "ids in one call")
+    check_texts("id of a job", ids)
 
 
 def check_alteration(alteration: Alteration) -> None:
@@ -146,15 +161,41 @@ def check_alteration(alteration: Alteration) -> None:
 
 
 def check_filter(which: Filter) -> None:
-    """Refuse pages of less than 1 or more than 1,000 jobs."""
+    """Refuse pages of less than 1 or more than 1,000 jobs, and texts that no job can have."""
     if not 1 <= which.limit <= MOST_AT_ONCE:
         raise ValueError(f"A page of {which.limit} jobs was asked for; it may hold 1 to {MOST_AT_ONCE:,}.")
+    check_texts("id of a job", which.ids or ())
+    for what in ("queue", "task", "tag", "text", "before"):
+        check_text(_SOUGHT[what], getattr(which, what) or "")
+
+
+def check_worker(worker: WorkerInfo, processes: Sequence[ProcessId]) -> None:
+    """Refuse a worker or process whose id no store can keep."""
+    check_text("id of a worker", worker.id)
+    check_texts("id of a process", processes)
+
+
+def check_texts(what: str, texts: Iterable[str]) -> None:
+    """Refuse texts of which one has no form in UTF-8; `what` says what it was to be."""
+    for text in texts:
+        check_text(what, text)
+
+
+def check_text(what: str, text: str) -> None:
+    """Refuse a text that has no form in UTF-8.
+
+    Raises:
+        TextInvalid: it holds a lone surrogate.
+    """
+    if not text.isascii() and _find_surrogate(text):
+        raise TextInvalid(what, text)
 
 
 def check_id(id: JobId) -> None:
-    """Refuse an id that is empty, longer than 64 characters, or has a NUL, at which stores may cut it off."""
+    """Refuse an id that is empty, over 64 characters long, no Unicode, or has a NUL, at which stores may cut it off."""
     if not 1 <= len(id) <= LONGEST_ID or "\0" in id:
         raise ValueError(f"{id!r} is no id of a job: it must be text of 1 to {LONGEST_ID} characters without NUL.")
+    check_text("id of a job", id)
 
 
 def check_queue(name: str) -> None:

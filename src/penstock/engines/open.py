@@ -18,6 +18,8 @@ __all__ = ["check_outbox", "check_url", "examine", "is_there", "open_engine", "o
 
 _PLANNED = ("http", "https")
 _LONGEST_NAME = 255 - len("-penstock")
+_LONGEST_TIMEOUT_S = 86_400
+_MOST_KEPT = 10**12
 _FILE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 
 _named_memory: dict[str, Engine] = {}
@@ -317,12 +319,15 @@ def _durability(text: str) -> tuple[str, str]:
 
 
 def _timeout(text: str) -> tuple[str, float]:
-    return "timeout_s", seconds(text)
+    found = seconds(text)
+    if not 0 < found <= _LONGEST_TIMEOUT_S:
+        raise ValueError("a call has at least a moment and at most a day, as 500ms, 5s, 1m.")
+    return "timeout_s", found
 
 
 def _keep_jobs(text: str) -> tuple[str, int]:
-    if not text.isascii() or not text.isdecimal():
-        raise ValueError("it is a whole number of jobs.")
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_MOST_KEPT)) or int(text) > _MOST_KEPT:
+        raise ValueError(f"it is a whole number of jobs, at most {_MOST_KEPT:,}.")
     return "max_ended", int(text)
 
 

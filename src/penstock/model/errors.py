@@ -3,6 +3,7 @@
 PenstockError
 ├── SettingsInvalid              an option, variable or file entry cannot be used
 ├── DurationInvalid              a text or number is no duration
+├── TextInvalid                  a text that no store can keep
 ├── TaskInvalid                  a function cannot be registered as a task
 ├── TaskUnknown                  no task of that name is registered here
 ├── PayloadInvalid               a value cannot travel
@@ -77,6 +78,17 @@ def _shown(value: object) -> str:
     except ValueError:  # an integer of more digits than Python writes out
         return "A number of thousands of digits"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+class TextInvalid(PenstockError, ValueError):
+    """A text holds a lone surrogate, for which UTF-8 has no form; `value` holds it."""
+
+    def __init__(self, what: str, value: str) -> None:
+        self.value = value
+        super().__init__(
+            f"{_shown(value)} is no {what}: it holds a lone surrogate, as bytes that are not UTF-8 leave. "
+            "Give text in valid Unicode."
+        )
 
 
 class TaskInvalid(PenstockError):

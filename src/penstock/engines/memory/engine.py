@@ -68,6 +68,7 @@ class MemoryEngine:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        checks.check_worker(worker, processes)
         with self._step() as store:
             leasing.enrol(store, worker, processes)
             return self._epoch
@@ -118,10 +119,12 @@ class MemoryEngine:
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        checks.check_texts("id of a job", ids)
         with self._changed:
             return [self._store.jobs.get(id) for id in ids]
 
     def log(self, id: JobId) -> dict[int, str]:
+        checks.check_text("id of a job", id)
         with self._changed:
             return dict(sorted(self._store.logs.get(id, {}).items()))
 
@@ -181,6 +184,7 @@ class MemoryEngine:
             return looking.see_queue(store, name)
 
     def drain(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
         with self._step() as store:
             return leasing.drain(store, workers)
 

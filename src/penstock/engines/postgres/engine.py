@@ -110,6 +110,7 @@ class PostgresEngine:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        checks.check_worker(worker, processes)
         return self.store.step(lambda session: leasing.enrol(session, worker, processes, self._now(session)))
 
     def add(self, requests: Sequence[AddRequest]) -> list[list[Added] | PenstockError]:
@@ -259,9 +260,11 @@ class PostgresEngine:
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        checks.check_texts("id of a job", ids)
         return self._read(lambda: reading.Reading(self.store, self._catalog).get(ids))
 
     def log(self, id: JobId) -> dict[int, str]:
+        checks.check_text("id of a job", id)
         return {attempt: ledger.log_text(body) for attempt, body in self.store.rows("logs", id)}
 
     def find(self, which: Filter) -> Page:
@@ -316,6 +319,7 @@ class PostgresEngine:
         return next((queue for queue in self.queues() if queue.name == name), QueueInfo(name=name))
 
     def drain(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
         return self.store.step(lambda session: leasing.drain(session, workers))
 
     def close(self) -> None:

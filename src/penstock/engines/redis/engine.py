@@ -127,6 +127,7 @@ class RedisEngine:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        checks.check_worker(worker, processes)
         self._guard.note_lease(worker.lease_ms)
         info = msgspec.json.encode(worker)
         epoch, *void = self._run("enrol", [worker.id, info, worker.lease_ms, *processes])
@@ -280,6 +281,7 @@ class RedisEngine:
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        checks.check_texts("id of a job", ids)
         seen = (one for at in range(0, len(ids), MOST_AT_ONCE) for one in self._see(ids[at : at + MOST_AT_ONCE])[1])
         return [None if one is None else one.job for one in seen]
 
@@ -289,6 +291,7 @@ class RedisEngine:
             return told[0], read_jobs(told)
 
     def log(self, id: JobId) -> dict[int, str]:
+        checks.check_text("id of a job", id)
         found = self._server.command("HGETALL", self._server.prefix + b"log:" + id.encode())
         texts = {int(found[at]): found[at + 1].decode() for at in range(0, len(found), 2)}
         return dict(sorted(texts.items()))
@@ -350,6 +353,7 @@ class RedisEngine:
         return next((queue for queue in self.queues() if queue.name == name), QueueInfo(name=name))
 
     def drain(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
         return [worker.decode() for worker in self._run("drain", workers)]
 
     def close(self) -> None:

@@ -101,6 +101,7 @@ class SqliteEngine:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
+        checks.check_worker(worker, processes)
         steady_ms, boot = self._clock.steady_ms(), self._clock.boot()
         return self._finish(lambda step: leasing.enrol(step, worker, processes, steady_ms, boot))
 
@@ -171,9 +172,11 @@ class SqliteEngine:
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
+        checks.check_texts("id of a job", ids)
         return self._read(lambda db: reading.Reading(db, self._catalog_of_readers).get(ids))
 
     def log(self, id: JobId) -> dict[int, str]:
+        checks.check_text("id of a job", id)
         return dict(self._read(lambda db: db.execute(SQL["logs"], (id,)).fetchall()))
 
     def find(self, which: Filter) -> Page:
@@ -225,6 +228,7 @@ class SqliteEngine:
         return next((queue for queue in self.queues() if queue.name == name), QueueInfo(name=name))
 
     def drain(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
         return self._finish(lambda step: leasing.drain(step, workers))
 
     def close(self) -> None:

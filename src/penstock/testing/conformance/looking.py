@@ -6,16 +6,38 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from msgspec.structs import replace
 
-from penstock.engine import AddRequest, Bury, Cancel, Filter, Kick, Subject
-from penstock.model.job import Details, JobId
+from penstock.engine import AddRequest, Bury, Cancel, Engine, Filter, Kick, Subject, WorkerInfo
+from penstock.model.errors import TextInvalid
+from penstock.model.job import Details, Fence, JobId, ProcessId
 from penstock.model.outcome import Ending
 from penstock.model.retry import Policy
 from penstock.model.states import State
-from penstock.testing.conformance.trial import P1, Conformance, EngineFactory, Trial, new_job
+from penstock.testing.conformance.trial import P1, Conformance, EngineFactory, Trial, new_job, want
 
 PROMPT_S = 5.0
 LONG_S = 10.0
+
+UNFIT_TEXTS: dict[str, Callable[[Engine, str], object]] = {
+    "new id": lambda engine, text: engine.add([AddRequest((new_job(text),))]),
+    "new task": lambda engine, text: engine.add([AddRequest((replace(new_job(), task=text),))]),
+    "parent": lambda engine, text: engine.add([AddRequest((new_job(),), (JobId(text), Fence(1, 2)))]),
+    "worker": lambda engine, text: engine.enrol(WorkerInfo(id=text), [P1]),
+    "process": lambda engine, text: engine.enrol(WorkerInfo(id="w"), [ProcessId(text)]),
+    "wanted queue": lambda engine, text: engine.exchange(P1, 1, (), want(queues=[[text]])),
+    "wanted task": lambda engine, text: engine.exchange(P1, 1, (), want(tasks={text: "thread"})),
+    "get": lambda engine, text: engine.get([JobId(text)]),
+    "log": lambda engine, text: engine.log(JobId(text)),
+    "find ids": lambda engine, text: engine.find(Filter(ids=(JobId(text),))),
+    "find queue": lambda engine, text: engine.find(Filter(queue=text)),
+    "find task": lambda engine, text: engine.find(Filter(task=text)),
+    "find tag": lambda engine, text: engine.find(Filter(tag=text)),
+    "find text": lambda engine, text: engine.find(Filter(text=text)),
+    "find before": lambda engine, text: engine.find(Filter(before=JobId(text))),
+    "alter": lambda engine, text: engine.alter([JobId(text)], Cancel()),
+    "drain": lambda engine, text: engine.drain([text]),
+}
 
 
 class Looking(Conformance):
@@ -24,6 +46,12 @@ class Looking(Conformance):
         found = trial.engine.get([second, JobId("ghost"), first, second])
         assert [job.id if job else None for job in found] == [second, None, first, second]
         assert trial.engine.get([]) == []
+
+    @pytest.mark.parametrize("ask", UNFIT_TEXTS.values(), ids=UNFIT_TEXTS)
+    def test_text_that_is_not_unicode_is_refused(self, trial: Trial, ask: Callable[[Engine, str], object]) -> None:
+        with pytest.raises(TextInvalid, match=r"'a\\udc80' is no (id|name|tag|text)") as refused:
+            ask(trial.engine, "a\udc80")
+        assert refused.value.value == "a\udc80"
 
     def test_counts_stand_by_queue_and_task_without_zeros(self, trial: Trial) -> None:
         trial.add_all(new_job(queue="b"), new_job(queue="a", task="u"), new_job(queue="a"), new_job(queue="b"))
