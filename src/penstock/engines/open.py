@@ -37,7 +37,8 @@ def open_engine(url: str, *, clock: Clock | None = None) -> Engine:
     - `redis://[[user]:password@]host:6379/0`, `rediss://` (TLS), `unix:///path.sock?db=0`,
       `redis+sentinel://host1,host2/service/0`, `redis+cluster://host1,host2`, with `?prefix=penstock` (what all keys
       begin with), `timeout=5s`, `keep_jobs=100000`, `any_eviction=yes` (take a server that may throw jobs away), and
-      where Sentinels want a password of their own `sentinel_password=...` and perhaps `sentinel_user=...`;
+      where Sentinels want a password of their own `sentinel_password=...` and perhaps `sentinel_user=...`; with TLS
+      also `tls_ca=/path/ca.pem`, `tls_cert=...`, `tls_key=...`;
     - `memory://` is a store of this call's own, `memory://name` one for all who ask for the name in this process.
 
     Raises:
@@ -407,6 +408,11 @@ _SENTINEL = _REDIS._replace(
     options={**_REDIS.options, "sentinel_user": _text("sentinel_user"), "sentinel_password": _text("sentinel_password")}
 )
 
+
+def _over_tls(kind: _Kind) -> _Kind:
+    return kind._replace(options={**kind.options, **{name: _text(name) for name in ("tls_ca", "tls_cert", "tls_key")}})
+
+
 #: Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _LIBPQ = (
     *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "application_name"),
@@ -434,9 +440,10 @@ _KINDS = {
         _is_file,
         _examine_sqlite,
     ),
-    **dict.fromkeys(("redis", "rediss"), _REDIS),
-    **dict.fromkeys(("redis+sentinel", "rediss+sentinel"), _SENTINEL),
-    **dict.fromkeys(("redis+cluster", "rediss+cluster"), _REDIS),
+    **dict.fromkeys(("redis", "redis+cluster"), _REDIS),
+    **dict.fromkeys(("rediss", "rediss+cluster"), _over_tls(_REDIS)),
+    "redis+sentinel": _SENTINEL,
+    "rediss+sentinel": _over_tls(_SENTINEL),
     "unix": _REDIS._replace(options={**_REDIS.options, "db": _db}),
     **dict.fromkeys(("postgresql", "postgres"), _POSTGRES),
     "memory": _Kind(lambda _url, _parts: None, {}, _open_memory, _always_there, _nothing_to_examine),

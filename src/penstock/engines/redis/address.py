@@ -3,12 +3,23 @@
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, unquote
 
-__all__ = ["Address", "Host", "address_of"]
+__all__ = ["Address", "Host", "Trust", "address_of"]
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 _LAST_PORT = 65_535
 
 Host = tuple[str, int]
+
+
+class Trust(NamedTuple):
+    """Files of TLS, in PEM: the authority that a server's certificate must be from, and what this side shows of itself.
+
+    Without an authority those of the system are trusted.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
 
 
 class Address(NamedTuple):
@@ -28,6 +39,7 @@ class Address(NamedTuple):
     password: str | None = None
     db: int = 0
     sentinel_login: tuple[str, ...] = ()
+    trust: Trust = Trust()
 
     def shown(self) -> str:
         """Give the address as a URL without its password."""

@@ -36,6 +36,14 @@ class Refusal(Exception):
         self.code = said.partition(" ")[0] if inside is None else inside[1]
 
 
+class CertificateUnfit(OSError):
+    """A file of TLS that was named cannot be used; says which and why."""
+
+
+class HandshakeTimeout(TimeoutError):
+    """A peer took the connection and then did not speak TLS in time."""
+
+
 class Translator:
     """Tells of the failures of one store."""
 
@@ -54,19 +62,44 @@ class Translator:
         """Give the error to raise in place of the driver's."""
         if isinstance(error, Refusal):
             return self._of_server(error)
+        if isinstance(error, HandshakeTimeout):
+            return EngineBusy(
+                f"{self._shown} did not agree on TLS within {self._timeout_s:g} s. Write redis:// if its port is "
+                "without TLS; else try again."
+            )
         if isinstance(error, TimeoutError):
             return EngineBusy(
                 f"{self._shown} did not answer within {self._timeout_s:g} s. Try again; if it stays so, see "
                 "`redis-cli SLOWLOG GET` and the load of its machine."
             )
         if isinstance(error, OSError):
-            return EngineDown(f"{self._shown} cannot be reached: {error}. Check that it runs and the address is right.")
+            return self._of_network(error)
         if isinstance(error, hiredis.HiredisError):
             return EngineDown(f"{self._shown} does not speak as Redis does: {error}. Check host, port and TLS.")
         if isinstance(error, UnicodeError):
             return EngineDown(f"{self._shown} cannot be reached: {error}. Check the name of its host.")
         return StoreCorrupt(
             f"{self._shown} holds a value that cannot be read ({error}). Stop all workers and restore a backup."
+        )
+
+    def _of_network(self, error: OSError) -> EngineError:
+        import ssl
+
+        if isinstance(error, CertificateUnfit):
+            return EngineDown(f"{self._shown}: {error}. Give PEM files in ?tls_ca=, ?tls_cert= and ?tls_key=.")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return EngineDown(
+                f"{self._shown} shows a certificate that is not trusted: {error.verify_message}. If its authority is "
+                "your own, name its file: ?tls_ca=/path/ca.pem; the certificate must be for the host in the URL."
+            )
+        if isinstance(error, ssl.SSLError):
+            return EngineDown(
+                f"{self._shown} does not agree on TLS: {error.reason or error}. Write redis:// if its port is without "
+                "TLS; if it asks for a certificate, name it: ?tls_cert=/path/cert.pem&tls_key=/path/key.pem."
+            )
+        hint = " A port that is for TLS only needs rediss://." if isinstance(error, ConnectionResetError) else ""
+        return EngineDown(
+            f"{self._shown} cannot be reached: {error}. Check that it runs and the address is right.{hint}"
         )
 
     def _of_server(self, error: Refusal) -> EngineError:

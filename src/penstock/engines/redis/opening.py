@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import SplitResult
 
 from penstock.engine import Clock, Examination
-from penstock.engines.redis.address import Address, address_of
+from penstock.engines.redis.address import Address, Trust, address_of
 from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.errors import Translator
 from penstock.engines.redis.inspection import inspect
@@ -15,7 +15,7 @@ from penstock.engines.redis.wire import Wire
 __all__ = ["check", "examine", "is_there", "open_redis"]
 
 _TIMEOUT_S = 5.0
-_OF_THE_ADDRESS = frozenset({"db", "sentinel_user", "sentinel_password"})
+_OF_THE_ADDRESS = frozenset({"db", "sentinel_user", "sentinel_password", "tls_ca", "tls_cert", "tls_key"})
 
 
 def check(parts: SplitResult) -> None:
@@ -36,7 +36,8 @@ def open_redis(parts: SplitResult, options: dict[str, Any], clock: Clock | None)
 def _address(parts: SplitResult, options: dict[str, Any]) -> Address:
     user, password = (options.get(f"sentinel_{name}") for name in ("user", "password"))
     login = tuple(word for word in (user, password) if word)
-    return address_of(parts, options.get("db"))._replace(sentinel_login=login)
+    trust = Trust(*(options.get(f"tls_{name}") for name in Trust._fields))
+    return address_of(parts, options.get("db"))._replace(sentinel_login=login, trust=trust)
 
 
 def is_there(parts: SplitResult, options: dict[str, Any]) -> bool:

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import hiredis
 
-from penstock.engines.redis.address import Address, Host
-from penstock.engines.redis.errors import Refusal
+from penstock.engines.redis.address import Address, Host, Trust
+from penstock.engines.redis.errors import CertificateUnfit, HandshakeTimeout, Refusal
 
 __all__ = ["Reply", "Wire", "Word", "left_until"]
 
@@ -123,14 +123,24 @@ def _connect(address: Address, host: Host | None, timeout_s: float) -> socket.so
     connection = socket.create_connection(host, timeout_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return _secured(connection, host[0]) if address.tls else connection
+    return _secured(connection, host[0], address.trust) if address.tls else connection
 
 
-def _secured(connection: socket.socket, name: str) -> socket.socket:
+def _secured(connection: socket.socket, name: str, trust: Trust) -> socket.socket:
     import ssl
 
     try:
-        return ssl.create_default_context().wrap_socket(connection, server_hostname=name)
+        try:
+            context = ssl.create_default_context(cafile=trust.ca)
+            if trust.cert is not None:
+                context.load_cert_chain(trust.cert, trust.key)
+        except OSError as error:
+            files = ", ".join(filter(None, trust))
+            raise CertificateUnfit(f"{files} cannot be used: {error}") from error
+        return context.wrap_socket(connection, server_hostname=name)
+    except TimeoutError as error:
+        connection.close()
+        raise HandshakeTimeout(str(error)) from error
     except BaseException:
         connection.close()
         raise
