@@ -34,7 +34,7 @@ from penstock.testing.clock import TurnedClock
 from penstock.testing.conformance.trial import P1, P2, change, new_job, want
 from tests.servers.process import free_port
 from tests.servers.proxy import Proxy
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, Sentinel
 
 PROMPT_S = 5.0
 LASTING = {"appendonly": "yes", "appendfsync": "always", "repl_diskless_sync_delay": 0}
@@ -549,20 +549,6 @@ def test_store_in_a_cluster_lives_in_one_slot(tmp_path: Path) -> None:
         engine.wait(Subject(queues=()), 0, 60)
     finally:
         server.kill()
-
-
-class Sentinel(RedisServer):
-    """A Sentinel that watches one server under the name `jobs`."""
-
-    def __init__(self, folder: Path, watched: RedisServer, *more: str) -> None:
-        folder.mkdir()
-        super().__init__(folder)
-        self._settings = folder / "sentinel.conf"
-        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor jobs 127.0.0.1 {watched.port} 1", *more)
-        self._settings.write_text("\n".join(lines))
-
-    def command(self) -> list[str]:
-        return [super().command()[0], str(self._settings), "--sentinel"]
 
 
 def test_server_is_found_by_its_sentinels(server: RedisServer, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_page_of_one_job_is_not_worth_a_thousand(redis_server: RedisServer, engi
 
 
 @pytest.mark.parametrize("limit", [1, 10, 1000])
-@pytest.mark.parametrize("text", [None, "7-"])
+@pytest.mark.parametrize("text", [None, "77-"])
 def test_selective_filter_finds_what_is_far_behind(engine: Engine, limit: int, text: str | None) -> None:
     rare = [JobId(f"{number:04}7-") for number in range(0, 5000, 700)]
     ids = [JobId(f"{number:04}-") for number in range(5000)]
@@ -105,4 +105,4 @@ def test_selective_filter_finds_what_is_far_behind(engine: Engine, limit: int, t
         before = page.next
         if before is None:
             break
-    assert found == sorted(rare + ([id for id in ids if "7-" in id] if text else []), reverse=True)
+    assert found == sorted([id for id in ids if text in id] if text else rare, reverse=True)

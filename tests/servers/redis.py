@@ -54,6 +54,20 @@ class RedisServer(ServerProcess):
             return False
 
 
+class Sentinel(RedisServer):
+    """A Sentinel that watches one server under the name `jobs`."""
+
+    def __init__(self, folder: Path, watched: RedisServer, *more: str) -> None:
+        folder.mkdir()
+        super().__init__(folder)
+        self._settings = folder / "sentinel.conf"
+        lines = (f"port {self.port}", "bind 127.0.0.1", f"sentinel monitor jobs 127.0.0.1 {watched.port} 1", *more)
+        self._settings.write_text("\n".join(lines))
+
+    def command(self) -> list[str]:
+        return [super().command()[0], str(self._settings), "--sentinel"]
+
+
 def version() -> str:
     """Give the version of the server that tests run."""
     run = subprocess.run([redis_server(), "--version"], capture_output=True, text=True, check=True)
