@@ -53,6 +53,30 @@ def test_claim_goes_on_past_lines_that_are_not_for_it(engine: Engine) -> None:
     assert [claim.id for claim in engine.exchange(P1, 1, (), want(tasks=tasks)).claims] == ["late"]
 
 
+def test_paused_queues_are_out_of_the_way_and_come_back_as_they_were(
+    redis_server: RedisServer, url: str, engine: Engine
+) -> None:
+    database = int(url.rpartition("/")[2])
+    engine.add([AddRequest((new_job("first", queue="held"), new_job("gone", queue="empty"), new_job("b")))])
+    for queue in ("held", "empty"):
+        engine.alter_queue(queue, paused=True)
+    assert [claim.id for claim in engine.exchange(P1, 1, (), want()).claims] == ["b"]
+    assert index_of(redis_server, database) == {}
+    engine.add(
+        [AddRequest((new_job("c"), new_job("second", queue="held"), new_job("urgent", queue="held", priority=9)))]
+    )
+    engine.alter([JobId("gone")], Delete())
+    oldest = {queue.name: queue.oldest_ms for queue in engine.queues()}
+    assert oldest["held"] is not None
+    assert [claim.id for claim in engine.exchange(P1, 2, (), want()).claims] == ["c"]
+    for queue in ("held", "empty"):
+        engine.alter_queue(queue, paused=False)
+    assert index_of(redis_server, database) == heads_of(redis_server, database)
+    claimed = engine.exchange(P1, 3, (), want()).claims
+    assert [claim.id for claim in claimed] == ["urgent", "first", "second"]
+    assert "aside" not in names_of_keys(redis_server, url)
+
+
 def test_index_of_lines_says_where_each_begins(redis_server: RedisServer, url: str, engine: Engine) -> None:
     chance = random.Random(7)
     database = int(url.rpartition("/")[2])

@@ -131,6 +131,13 @@ function my.room(want, limit)
   return math.min(sum, limit)
 end
 
+my.paused = {}
+function my.is_paused(queue)
+  if not my.has_some('paused') then return false end
+  if my.paused[queue] == nil then my.paused[queue] = call('SISMEMBER', P .. 'paused', queue) == 1 end
+  return my.paused[queue]
+end
+
 -- Gather, from what stands in `lines`, the lines that a process could take from; says whether they are enough.
 function my.gather(lines, members, want, queues)
   for _, member in ipairs(members) do
@@ -138,10 +145,14 @@ function my.gather(lines, members, want, queues)
     local runner = want.tasks[task]
     if runner and byte(name, -1) == 97 then runner = 'process' end
     local left = runner and (want.free[runner] or 0) - (lines.used[runner] or 0) or 0
-    if left > 0 and not my.paused[queue] and (not queues or queues[queue]) then
-      lines[#lines + 1] = { name = name, member = member, runner = runner, taken = 0 }
-      lines.used[runner] = (lines.used[runner] or 0) + 1
-      if #lines >= lines.room then return true end
+    if left > 0 and (not queues or queues[queue]) then
+      if my.is_paused(queue) then
+        lines.paused[#lines.paused + 1] = member
+      else
+        lines[#lines + 1] = { name = name, member = member, runner = runner, taken = 0 }
+        lines.used[runner] = (lines.used[runner] or 0) + 1
+        if #lines >= lines.room then return true end
+      end
     end
   end
   return false
@@ -150,7 +161,7 @@ end
 -- Give the lines of a group to take from. Each gives a job at least, so that no more of them are needed than there is
 -- room for jobs; those with the best heads give the best jobs.
 function my.best_lines(want, queues, limit)
-  local lines, from, size = { used = {}, room = my.room(want, limit) }, 0, 16
+  local lines, from, size = { used = {}, paused = {}, room = my.room(want, limit) }, 0, 16
   if lines.room <= 0 then return lines end
   local names = queues and my.names_of(want, queues)
   if names then
@@ -164,12 +175,21 @@ function my.best_lines(want, queues, limit)
   end
 end
 
+-- Take lines of paused queues out of `lines`, so that the next claim need not pass over them.
+function my.put_aside(members)
+  local some = { unpack(members, 1, math.min(#members, 1000)) }
+  if not some[1] then return end
+  my.many('SADD', 'aside', some)
+  my.many('ZREM', 'lines', some)
+end
+
 -- Pick jobs of a group of queues, or of all. Overdue ones take no room: where there were any, others are looked for.
 function my.pick_group(want, queues, picked)
   local overdue
   repeat
     overdue = #picked.overdue
     local lines = my.best_lines(want, queues, want.limit - #picked.ids)
+    my.put_aside(lines.paused)
     if lines[1] then my.pick(lines, want.free, want.limit, picked) end
   until #picked.overdue == overdue or #picked.overdue >= 1000
 end
@@ -205,8 +225,6 @@ end
 -- Claim what can run; gives what `tell` tells, and whether it stopped at the bound on overdue jobs.
 function my.claim_jobs(want, process, name, beat, seed)
   local picked = { ids = {}, bodies = {}, expiring = {}, overdue = {} }
-  my.paused = {}
-  for _, queue in ipairs(call('SMEMBERS', P .. 'paused')) do my.paused[queue] = true end
   for _, group in ipairs(want.queues or { false }) do
     local queues = group and {} or nil
     for _, queue in ipairs(group or {}) do queues[queue] = true end

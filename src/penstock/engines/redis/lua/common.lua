@@ -15,6 +15,7 @@
 -- policies, policy_of    number -> `keep_ms JSON`; JSON -> number; policy_jobs: number -> how many jobs have it
 -- lines          zset    line \0 queue \0 task, score = that of the line's first job, of lines that have jobs. A line is
 --                        a lane, or a lane and `a` for jobs that run alone (set alone: their ids)
+-- aside          set     members of `lines` that a claim took out of it because their queue is paused
 -- line:LINE      zset    ready jobs: id, score = (100 - priority) * 2^45 + seq
 -- since          hash    id -> since when it is ready, where that is not when it was added
 -- scheduled      zset    id, score = due; expiry: id, score = deadline, of waiting jobs without a charged attempt
@@ -311,7 +312,12 @@ end
 -- Write down where a line begins now, after jobs were taken out of it; `member` is what stands for it in `lines`.
 function my.set_head(line, member)
   local head = call('ZRANGE', P .. 'line:' .. line, 0, 0, 'WITHSCORES')[2]
-  if head then call('ZADD', P .. 'lines', head, member) else call('ZREM', P .. 'lines', member) end
+  if head then
+    call('ZADD', P .. 'lines', head, member)
+    return
+  end
+  call('ZREM', P .. 'lines', member)
+  if my.has_some('paused') then call('SREM', P .. 'aside', member) end
 end
 
 function my.leave_line(lane, id)

@@ -25,10 +25,15 @@ local function look_at(line, queue)
   end
 end
 
-for _, member in ipairs(call('ZRANGE', P .. 'lines', 0, -1)) do
-  local line, name = my.split(member)
-  look_at(line, (my.split(name)))
+local function look_at_all(members)
+  for _, member in ipairs(members) do
+    local line, name = my.split(member)
+    look_at(line, (my.split(name)))
+  end
 end
+
+look_at_all(call('ZRANGE', P .. 'lines', 0, -1))
+look_at_all(call('SMEMBERS', P .. 'aside'))
 local since = {}
 for queue, ms in pairs(oldest) do
   since[#since + 1] = queue
