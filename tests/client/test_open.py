@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,13 @@ def test_driver_that_is_missing_is_named_with_what_installs_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == driver else object())
     assert f"needs {driver}, which is not installed: pip install 'penstock[{extra}]'" in complaint(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///shop.db", "redis://localhost", "postgresql://localhost/shop"])
+def test_engine_is_imported_at_the_first_call_not_by_naming_its_store(url: str) -> None:
+    program = (
+        "import sys; from penstock import Penstock; Penstock(sys.argv[1]);"
+        "print([name for name in sys.modules if name.endswith('.engine') and name.startswith('penstock.engines')])"
+    )
+    run = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"

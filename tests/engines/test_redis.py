@@ -8,7 +8,7 @@ import redis
 from hypothesis import settings
 
 from penstock.engine import Clock
-from penstock.engines.redis import RedisEngine
+from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.address import Address
 from penstock.testing.conformance import EngineConformance, machine
 from tests.servers.redis import RedisServer

@@ -174,10 +174,10 @@ def _examine_sqlite(parts: "SplitResult", _: dict[str, Any], deep: bool) -> Exam
 def _check_redis(url: str, parts: "SplitResult") -> None:
     shown = without_password(url)
     _find_driver("hiredis", "redis", shown)
-    from penstock.engines.redis.opening import check
+    from penstock.engines.redis.address import address_of
 
     try:
-        check(parts)
+        address_of(parts)
     except ValueError as error:
         raise EngineUnknown(shown, f"{shown!r} cannot be used: {error}.") from error
 

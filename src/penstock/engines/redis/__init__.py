@@ -1,5 +1,4 @@
-"""The Redis engine: a store in one slot of a Redis or Valkey server, driven by one Lua script for each verb."""
+"""The Redis engine: a store in one slot of a Redis or Valkey server, driven by one Lua script for each verb.
 
-from penstock.engines.redis.engine import RedisEngine as RedisEngine
-
-__all__ = ["RedisEngine"]
+Nothing is imported here, so that an address can be checked without the engine.
+"""

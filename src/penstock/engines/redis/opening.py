@@ -12,19 +12,10 @@ from penstock.engines.redis.inspection import inspect
 from penstock.engines.redis.server import SCHEMA, find_host
 from penstock.engines.redis.wire import Wire
 
-__all__ = ["check", "examine", "is_there", "open_redis"]
+__all__ = ["examine", "is_there", "open_redis"]
 
 _TIMEOUT_S = 5.0
 _OF_THE_ADDRESS = frozenset({"db", "sentinel_user", "sentinel_password", "tls_ca", "tls_cert", "tls_key"})
-
-
-def check(parts: SplitResult) -> None:
-    """Refuse a URL that names no server.
-
-    Raises:
-        ValueError: says what is wrong with it.
-    """
-    address_of(parts)
 
 
 def open_redis(parts: SplitResult, options: dict[str, Any], clock: Clock | None) -> RedisEngine:
