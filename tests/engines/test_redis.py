@@ -8,8 +8,8 @@ import redis
 from hypothesis import settings
 
 from penstock.engine import Clock
-from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.address import Address
+from penstock.engines.redis.engine import RedisEngine
 from penstock.testing.conformance import EngineConformance, machine
 from tests.servers.redis import RedisServer
 

@@ -50,6 +50,20 @@ def test_ids_are_listed_in_order_however_they_came_and_went(engine: Engine, orde
     assert listed(engine) == []
 
 
+def test_ids_that_rise_in_bulk_find_their_place_before_one_that_came_alone(engine: Engine) -> None:
+    ids = [JobId(f"{number:05}") for number in range(0, 1500)]
+    engine.add([AddRequest(tuple(new_job(id) for id in ids[:500]))])
+    engine.add([AddRequest(tuple(new_job(id) for id in ids[500:900]))])
+    engine.alter(ids[890:900], Delete())
+    for id in ids[1490:]:
+        engine.add([AddRequest((new_job(id),))])
+    engine.add([AddRequest(tuple(new_job(id) for id in ids[900:1490]))])
+    assert listed(engine) == sorted({*ids} - {*ids[890:900]}, reverse=True)
+    for at in (0, 1000):
+        engine.alter(ids[at : at + 1000], Delete())
+    assert listed(engine) == []
+
+
 def test_locale_of_the_server_does_not_order_ids(engine: Engine) -> None:
     ids = [JobId(id) for id in ("a", "B", "-b", "ä", "z", "Z", "a-", "0", "_", "aa")]
     engine.add([AddRequest((new_job(id),)) for id in ids])

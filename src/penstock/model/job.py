@@ -21,7 +21,7 @@ QUEUE_NAME_IN_WORDS = "1 to 128 of the characters A-Z a-z 0-9 _ . -"
 
 
 class Fence(Struct, frozen=True, gc=False, order=True):
-    """What proves a claim: its number, which only rises, and a random 64-bit token.
+    """What proves a claim: its number, which only rises, and a 64-bit token drawn at random.
 
     A number alone is issued twice after a restore; a token alone says nothing of order.
     Every write of a running job carries both, and the store compares both.

@@ -1,6 +1,7 @@
 """The Redis engine: every verb of the protocol as one script in one slot."""
 
 import contextlib
+import operator
 import os
 import time
 import weakref
@@ -51,7 +52,7 @@ from penstock.engines.redis.packing import (
     has_attempt,
     history_out,
     ledger_field,
-    pack_change,
+    pack_changes,
     pack_jobs,
     pack_plain,
     policy_out,
@@ -77,9 +78,11 @@ from penstock.model.log import LOG_BYTES_KEPT, LOGS_KEPT
 
 _CAPABILITIES = frozenset({"ledger"})
 _SEED_BYTES = 16
-#: After a store did not take jobs the short way, so many calls are made without trying it.
+#: After a store did not take jobs the short way again and again, so many calls are made without trying it.
 _LONG_WAYS = 32
 _PAGE_IS_LONG = 2
+#: From so many jobs on it is worth to spare the list of ids the work of sorting.
+_MANY = 16
 #: Of how many processes the last beat is known; of one that was forgotten the store is believed.
 _BEATS_KEPT = 1000
 
@@ -114,7 +117,7 @@ class RedisEngine:
             any_eviction=any_eviction,
         )
         self._guard = ClockGuard()
-        self._long_way = 0
+        self._long_way = self._refused = 0
         self._steered: dict[ProcessId, int] = {}
         self._beats: dict[ProcessId, bytes] = {}  # the last that the store remembers, as it said
         self._scheduled: int | None = None
@@ -149,20 +152,21 @@ class RedisEngine:
         return [_added(request, one) for request, one in zip(batch, told, strict=True)]
 
     def _add_plain(self, batch: Sequence[AddRequest]) -> bool:
-        """Store plain jobs the short way, unless it was shut the last time, as it is while a queue has a bound."""
+        """Store plain jobs the short way, unless it was shut the last times, as it is while a queue has a bound."""
         if self._long_way > 0:
             self._long_way -= 1
             return False
-        arguments: list[Argument] = [self._time()]
+        arguments: list[Argument] = [self._time(), "", ""]
         for request in batch:
             if request.parent is not None or not pack_plain(request.jobs, arguments):
                 return False
-        if len(arguments) == 1:
+        ids = [job.id for request in batch for job in request.jobs]
+        if not ids or len(set(ids)) < len(ids):
             return False
+        arguments[1:3] = min(ids), _greatest_of_many(ids)
         told = self._server.run("add_plain", arguments)
-        if told == 0:
-            self._long_way = _LONG_WAYS
-        elif told == _PAGE_IS_LONG:
+        self._long_way = self._refused = 0 if told else min(2 * self._refused + 1, _LONG_WAYS)
+        if told == _PAGE_IS_LONG:
             with contextlib.suppress(EngineUnavailable):  # the jobs are stored; the next ones divide the page
                 self._run("divide", [])
         return bool(told)
@@ -178,9 +182,8 @@ class RedisEngine:
         checks.check_changes(changes, "redis", _CAPABILITIES)
         checks.check_want(want)
         known = self._beats.get(process, b"")
-        arguments: list[Argument] = [process, beat, known, HISTORY_KEPT, os.urandom(_SEED_BYTES), len(changes)]
-        for change in changes:
-            pack_change(change, arguments)
+        arguments: list[Argument] = [process, beat, known, HISTORY_KEPT, os.urandom(_SEED_BYTES)]
+        pack_changes(changes, arguments)
         arguments.append(b"" if want is None else msgspec.msgpack.encode(want))
         told = self._run("exchange", arguments)
         if told is None:
@@ -368,6 +371,11 @@ class RedisEngine:
         if self._clock is None:
             return ""
         return f"{self._clock.wall_ms()} {self._clock.steady_ms()} {self._clock.boot()}"
+
+
+def _greatest_of_many(ids: list[JobId]) -> str:
+    """Give the last id, if they are many and each is greater than the one before; else nothing."""
+    return ids[-1] if len(ids) >= _MANY and all(map(operator.lt, ids, ids[1:])) else ""
 
 
 def _batches(requests: Sequence[AddRequest]) -> list[list[AddRequest]]:

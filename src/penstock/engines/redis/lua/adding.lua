@@ -46,11 +46,11 @@ function my.time_of(spec)
 end
 
 -- Read a job that is not stored as if it were a body.
-function my.draft(job) return struct.pack('>I4I4i8', 0, 0, 0) .. job.rest end
+function my.draft(job) return struct.pack('>i8i8I4I4', 0, 0, 0, 0) .. job.rest end
 
 function my.is_same(job, task, body)
-  local _, _, _, flags, _, length = my.head(body)
-  local _, _, _, own_flags, _, own_length = my.head(my.draft(job))
+  local _, _, _, _, flags, _, length = my.head(body)
+  local _, _, _, _, own_flags, _, own_length = my.head(my.draft(job))
   local is_framed_alike = math.floor(flags / 64) == math.floor(own_flags / 64)
   return task == job.run.task and is_framed_alike and length == own_length
     and (length == 0 or body:sub(-length) == job.rest:sub(-length))
@@ -62,7 +62,7 @@ function my.find_known(plan, job)
   local planned, body = plan.ids[job.id], my.body_of(job.id)
   if not planned and not body then
     local own = my.draft(job)
-    key = my.idempotency_key_of(own, own:byte(17))
+    key = my.idempotency_key_of(own, own:byte(25))
     holder = key and (plan.keys[key] or call('HGET', P .. 'idem', key))
     if not holder then return nil end
     planned, body = plan.ids[holder], my.body_of(holder)
@@ -80,7 +80,7 @@ end
 -- Find the holder that stands in for the job, or note the one that it replaces.
 function my.find_holder(plan, job)
   local own = my.draft(job)
-  local key = my.unique_of(own, own:byte(17))
+  local key = my.unique_of(own, own:byte(25))
   local holder = key and (plan.uniques[key] or my.holder_of(key))
   if not holder then return nil end
   if job.clash == 'refuse' then return nil, { 'U', key, holder } end
@@ -96,7 +96,7 @@ function my.note_planned(plan, job)
   plan.ids[job.id] = job
   if job.ready then
     local own = my.draft(job)
-    local key, unique = my.idempotency_key_of(own, own:byte(17)), my.unique_of(own, own:byte(17))
+    local key, unique = my.idempotency_key_of(own, own:byte(25)), my.unique_of(own, own:byte(25))
     if key then plan.keys[key] = job.id end
     if unique then plan.uniques[unique] = job.id end
   end
@@ -170,7 +170,7 @@ function my.store(job)
   if not run.front then
     run.lane = my.lane_of(run.queue, run.task)
     run.number = my.policy_of(run.policy, run.keep)
-    run.front = struct.pack('>I4I4i8', run.lane, run.number, now)
+    run.front = struct.pack('>I4I4', run.lane, run.number)
   end
   my.count_policy(run.number, 1)
   if job.ready then
@@ -181,19 +181,21 @@ function my.store(job)
       call('ZADD', P .. 'expiry', my.text(expiry), job.id)
     end
   end
-  local body, priority = run.front .. rest, rest:byte(2)
+  local seq, waits = 0, due and due > now
+  if not waits then
+    local priority = rest:byte(2)
+    seq = my.stand(run.lane, false, priority > 127 and priority - 256 or priority, job.id)
+  end
+  local body = struct.pack('>i8i8', now, seq) .. run.front .. rest
   my.known[job.id] = body
   my.entering[#my.entering + 1] = job.id
   my.entering[#my.entering + 1] = body
   my.entering_ids[#my.entering_ids + 1] = job.id
-  if due and due > now then
+  if waits then
     call('ZADD', P .. 'scheduled', my.text(due), job.id)
-    my.count(run.lane, my.SCHEDULED, 1)
     my.scheduled = my.scheduled + 1
-  else
-    my.stand(run.lane, false, priority > 127 and priority - 256 or priority, job.id)
-    my.count(run.lane, my.READY, 1)
   end
+  my.count(run.lane, waits and my.SCHEDULED or my.READY, 1)
   return body
 end
 
@@ -210,7 +212,7 @@ function my.commit(plan, kept)
     if plan.replaces[job.id] then my.replace(plan.replaces[job.id], job.error, kept) end
     local body = my.store(job)
     if job.ready then
-      local flags = body:byte(17)
+      local flags = body:byte(25)
       local key, kind = my.unique_of(body, flags)
       if key then my.hold(key, kind, kind == 'w' and now + job.window or 0, job.id) end
       local idempotency_key = my.idempotency_key_of(body, flags)

@@ -22,23 +22,24 @@ local function digest_of(seen)
   return redis.sha1hex(table.concat(parts, '\0'))
 end
 
-local function with_lane(body, queue, task) return struct.pack('>I4', my.lane_of(queue, task)) .. body:sub(5) end
+local function with_lane(body, queue, task)
+  return body:sub(1, 16) .. struct.pack('>I4', my.lane_of(queue, task)) .. body:sub(21)
+end
 
 local function set_expiry(id, body)
-  local expiry = my.expiry_of(body, body:byte(17))
+  local expiry = my.expiry_of(body, body:byte(25))
   if expiry then call('ZADD', P .. 'expiry', my.text(expiry), id) else call('ZREM', P .. 'expiry', id) end
 end
 
 local function come_back(id, body, was_final)
-  local lane, _, _, flags, priority = my.head(body)
+  local lane, _, _, _, flags, priority = my.head(body)
   call('HSET', P .. 'jobs', id, body)
   local key, kind = my.unique_of(body, flags)
   if was_final and kind == 'e' then my.hold(key, kind, 0, id) end
   call('SREM', P .. 'cancel', id)
   call('SREM', P .. 'alone', id)
   set_expiry(id, body)
-  my.stand(lane, false, priority, id)
-  call('HSET', P .. 'since', id, my.text(now))
+  my.stand_again(lane, false, priority, id)
   my.count(lane, my.READY, 1)
 end
 
@@ -50,14 +51,14 @@ local function revive(id, body, ended)
   if state == my.BURIED then
     call('ZREM', P .. 'buried', id)
   else
-    call('ZREM', P .. 'done:' .. info.place, id)
+    my.leave_done(info, ended, id)
     call('HINCRBY', P .. 'kept', info.queue, -1)
   end
 end
 
 local function bring_back(id, seen, body, queue, task, more, history)
   local old, ended = seen[2], seen[5]
-  local key, kind = my.unique_of(old, old:byte(17))
+  local key, kind = my.unique_of(old, old:byte(25))
   local holder = ended and kind == 'e' and my.holder_of(key)
   if holder and holder ~= id then return holder end
   body = with_lane(body, queue, task)
@@ -70,8 +71,8 @@ end
 
 local function stay(id, seen, body)
   local old = seen[2]
-  local lane, _, _, _, priority = my.head(body)
-  local old_lane, _, _, _, old_priority = my.head(old)
+  local lane, _, _, _, _, priority = my.head(body)
+  local old_lane, _, _, _, _, old_priority = my.head(old)
   call('HSET', P .. 'jobs', id, body)
   if lane == old_lane and priority == old_priority then return end
   if seen[4] then
@@ -79,10 +80,9 @@ local function stay(id, seen, body)
     my.count(lane, my.SCHEDULED, 1)
     return
   end
-  my.leave_line(old_lane, id)
+  my.leave_line(old, id)
   my.count(old_lane, my.READY, -1)
-  my.stand(lane, my.is_alone(id), priority, id)
-  call('HSET', P .. 'since', id, my.text(now))
+  my.stand_again(lane, my.is_alone(id), priority, id)
   my.count(lane, my.READY, 1)
 end
 

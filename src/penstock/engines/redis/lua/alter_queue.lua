@@ -19,8 +19,10 @@ if paused == '0' and call('SREM', P .. 'paused', queue) == 1 then
 end
 if bound == '-' then
   call('HDEL', P .. 'bounds', queue)
+  if call('EXISTS', P .. 'bounds') == 0 then call('HDEL', P .. 'meta', 'bounded') end
 elseif bound ~= '' then
   call('HSET', P .. 'bounds', queue, bound)
+  call('HSET', P .. 'meta', 'bounded', '1')
 end
 my.close()
 return 1

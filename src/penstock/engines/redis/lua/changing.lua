@@ -4,7 +4,7 @@
 
 -- Bring a job back: ready at the end of its line, or scheduled.
 function my.requeue(change, body, front)
-  local id, lane, _, _, flags, priority = change.id, my.head(body)
+  local id, lane, _, _, _, flags, priority = change.id, my.head(body)
   call('HSET', P .. 'more', id, front .. change.tail)
   my.some = {}
   call(change.alone and 'SADD' or 'SREM', P .. 'alone', id)
@@ -14,37 +14,53 @@ function my.requeue(change, body, front)
     call('ZADD', P .. 'scheduled', my.text(now + change.after), id)
     my.scheduled = my.scheduled + 1
   else
-    my.stand(lane, change.alone, priority, id)
-    call('HSET', P .. 'since', id, my.text(now))
+    my.stand_again(lane, change.alone, priority, id)
   end
   my.count(lane, change.next, 1)
 end
 
 -- Write down what a change says, under a claim whose fence was compared.
-function my.apply(change, body, record, kept)
-  local front = sub(record, 19 + #change.fence)
-  my.count(my.info_of(body).lane, my.RUNNING, -1)
-  if change.error then my.add_error(change.id, change.error, kept) end
+function my.apply(change, info, front, kept)
+  local id = change.id
+  if change.error then my.add_error(id, change.error, kept) end
   if change.next >= my.SUCCEEDED then
-    my.finish(change.id, body, change.next, now, front .. change.tail)
+    if info.is_unique then
+      local body = call('HGET', P .. 'jobs', id)
+      my.free(body, byte(body, 25), id, false)
+    end
+    my.finish(id, info, change.next, now, front .. change.tail)
   else
-    my.requeue(change, body, front)
+    my.requeue(change, call('HGET', P .. 'jobs', id), front)
   end
   if not change.ledger then return end
   for _, entry in ipairs(change.ledger) do
-    call('HSET', P .. 'ledger', entry[1], cmsgpack.pack({ change.id, change.fence, '', '1' .. entry[2] }))
-    call('SADD', P .. 'ledger_of:' .. change.id, entry[1])
+    call('HSET', P .. 'ledger', entry[1], cmsgpack.pack({ id, change.fence, '', '1' .. entry[2] }))
+    call('SADD', P .. 'ledger_of:' .. id, entry[1])
     call('ZREM', P .. 'ledger_until', entry[1])
   end
 end
 
-function my.read_change()
-  local change = { id = my.take(), fence = my.take(), tail = my.take() }
-  local kind = my.take()
-  if kind ~= 'x' then
-    change.next = tonumber(kind)
-    return change
+-- Read as many changes as there are; `x` marks one that says more than how an attempt ended. Gives also of how many jobs
+-- they are.
+function my.read_changes()
+  local size, jobs = tonumber(my.take()), tonumber(my.take())
+  local changes, cursor, states = {}, my.cursor, { ['4'] = 4, ['5'] = 5, ['6'] = 6, ['7'] = 7 }
+  for at = 1, size do
+    local change, kind = { id = ARGV[cursor + 1], fence = ARGV[cursor + 2], tail = ARGV[cursor + 3] }, ARGV[cursor + 4]
+    change.next = states[kind]
+    cursor = cursor + 4
+    if kind == 'x' then
+      my.cursor = cursor
+      my.read_more(change)
+      cursor = my.cursor
+    end
+    changes[at] = change
   end
+  my.cursor = cursor
+  return changes, jobs
+end
+
+function my.read_more(change)
   change.next, change.after = tonumber(my.take()), tonumber(my.take())
   change.charged, change.alone = my.take() == '1', my.take() == '1'
   change.error = my.take()
@@ -52,7 +68,6 @@ function my.read_change()
   change.ledger = {}
   for at = 1, tonumber(my.take()) do change.ledger[at] = { my.take(), my.take() } end
   change.follow_ups = my.read_jobs(tonumber(my.take()))
-  return change
 end
 
 function my.add_follow_ups(changes, kept)
@@ -70,29 +85,35 @@ end
 
 -- Apply the changes whose fence is valid, and give the ids of the others. All fences are compared before anything is
 -- written.
-function my.apply_changes(changes, kept)
+function my.apply_changes(changes, jobs, kept)
   if #changes == 0 then return {} end
-  local ids, dropped, finished, held, late, done = {}, {}, {}, {}, {}, {}
+  local ids, dropped, finished, held, late, valid = {}, {}, {}, {}, {}, {}
+  local done = jobs < #changes and {}
   for at, change in ipairs(changes) do ids[at] = change.id end
-  local records, bodies, valid = my.many_of('HMGET', 'claims', ids), my.many_of('HMGET', 'jobs', ids), {}
+  local records, size, infos, apply = my.many_of('HMGET', 'claims', ids), 0, my.infos, my.apply
   for at, change in ipairs(changes) do
     local id, record = change.id, records[at]
-    if record and not done[id] and my.has_fence(record, change.fence) then
-      done[id] = true
-      valid[#valid + 1] = change
-      dropped[#dropped + 1] = id
+    local over = record and 18 + byte(record, 18)
+    if record and not (done and done[id]) and sub(record, 19, over) == change.fence then
+      size = size + 1
+      valid[size], dropped[size] = change, id
+      if done then done[id] = true end
       if change.next >= my.SUCCEEDED then finished[#finished + 1] = id end
-      local holder = sub(record, 1, 4)
-      local own = held[holder]
+      local holder, kind = sub(record, 1, 4), sub(record, over + 1, over + 9)
+      local own, info = held[holder], infos[kind] or my.info(kind)
       if not own then
         own = {}
         held[holder] = own
       end
       own[#own + 1] = id
-      my.apply(change, bodies[at], record, kept)
+      info.ended = (info.ended or 0) + 1
+      apply(change, info, sub(record, over + 10), kept)
     else
       late[#late + 1] = id
     end
+  end
+  for _, info in pairs(infos) do
+    if info.ended then my.count(info.lane, my.RUNNING, -info.ended) end
   end
   my.many('HDEL', 'claims', dropped)
   for holder, own in pairs(held) do my.many('SREM', 'held:' .. struct.unpack('>I4', holder), own) end

@@ -3,16 +3,55 @@
 -- include telling
 -- include ends
 
--- A heap of lines by the score of their heads; a line's jobs are fetched as they are needed.
-function my.fill(line, size)
-  local places = call('ZRANGE', P .. 'line:' .. line.name, line.taken, line.taken + size - 1, 'WITHSCORES')
-  line.ids, line.scores, line.at = {}, {}, 1
-  for at = 1, #places, 2 do
-    line.ids[#line.ids + 1], line.scores[#line.scores + 1] = places[at], tonumber(places[at + 1])
+-- Read on in a line until so many more of its jobs are known, or all that there are.
+function my.read_on(line, size)
+  local ids, scores, rows = line.ids, line.scores, line.rows
+  local first, wanted = #ids + 1, #ids + size
+  while #ids < wanted do
+    local row = rows[line.row] or my.read_rows(line, wanted - #ids)
+    if not row then break end
+    local text, from, known = row.text, row.from, #ids
+    row.first = row.first or known + 1
+    local ahead = row.score - row.first
+    repeat
+      local to = text:find('\0', from, true)
+      known = known + 1
+      ids[known], scores[known], from = sub(text, from, to - 1), ahead + known, to + 1
+    until from > #text or known == wanted
+    row.from = from
+    if from > #text then line.row = line.row + 1 end
   end
-  line.bodies, line.score = my.many_of('HMGET', 'jobs', line.ids), line.scores[1]
+  if not ids[first] then return end
+  local bodies = line.bodies
+  for at, body in ipairs(my.many_of('HMGET', 'jobs', { unpack(ids, first) })) do bodies[first + at - 1] = body end
 end
 
+-- Read the next rows of a line, as many as so many jobs are likely to stand in; gives the first.
+function my.read_rows(line, size)
+  local rows, known = line.rows, #line.rows
+  local in_each = known > 0 and #line.ids / known or my.IN_A_ROW
+  local last = known + math.ceil(size / in_each)
+  local found = call('ZRANGE', P .. 'line:' .. line.name, known, last, 'WITHSCORES')
+  for at = 1, #found, 2 do rows[#rows + 1] = { text = found[at], score = tonumber(found[at + 1]), from = 1 } end
+  return rows[known + 1]
+end
+
+-- Take out of a line what was taken from its head.
+function my.leave_head(line)
+  local taken, rows = line.at - 1, line.rows
+  if taken == 0 then return end
+  local count = 1
+  while rows[count + 1] and rows[count + 1].first and rows[count + 1].first <= taken do count = count + 1 end
+  call('ZREMRANGEBYRANK', P .. 'line:' .. line.name, 0, count - 1)
+  local last, bytes = rows[count], 0
+  for at = last.first, taken do bytes = bytes + #line.ids[at] + 1 end
+  if bytes < #last.text then
+    call('ZADD', P .. 'line:' .. line.name, my.text(line.scores[taken] + 1), sub(last.text, bytes + 1))
+  end
+  my.set_head(line.name, line.member)
+end
+
+-- A heap of lines by the score of their heads.
 function my.sift(heap, at)
   while true do
     local least, left = at, 2 * at
@@ -34,10 +73,10 @@ end
 function my.pick_from(line, free, limit, picked)
   local most = math.min(limit - #picked.ids, free[line.runner] or 0)
   while most > 0 and #picked.overdue < 1000 do
-    line.ids = call('ZRANGE', P .. 'line:' .. line.name, line.taken, line.taken + most - 1)
-    line.bodies, line.at = my.many_of('HMGET', 'jobs', line.ids), 1
-    if not line.ids[1] then break end
-    for _ = 1, #line.ids do my.take_head(line, picked, free) end
+    my.read_on(line, most)
+    if not line.ids[line.at] then break end
+    local take_head = my.take_head
+    for _ = line.at, #line.ids do take_head(line, picked, free) end
     most = math.min(limit - #picked.ids, free[line.runner])
   end
 end
@@ -46,14 +85,17 @@ end
 function my.take_head(line, picked, free)
   local at, size = line.at, #picked.ids + 1
   local id, body = line.ids[at], line.bodies[at]
-  line.taken, line.at = line.taken + 1, at + 1
-  local expiry = my.has(byte(body, 17), my.HAS_EXPIRY) and call('ZSCORE', P .. 'expiry', id)
-  if expiry and tonumber(expiry) <= now then
-    picked.overdue[#picked.overdue + 1] = { id, body }
-    return
+  line.at = at + 1
+  if byte(body, 25) % 2 == my.HAS_EXPIRY then
+    local expiry = call('ZSCORE', P .. 'expiry', id)
+    if expiry and tonumber(expiry) <= now then
+      picked.overdue[#picked.overdue + 1] = { id, body }
+      return
+    end
+    picked.expiring[size] = expiry
   end
   free[line.runner] = free[line.runner] - 1
-  picked.ids[size], picked.bodies[size], picked.expiring[size] = id, body, expiry
+  picked.ids[size], picked.bodies[size] = id, body
 end
 
 -- Merge lines up to a limit in all, best head first, while their runners have room; overdue ones take none.
@@ -62,7 +104,8 @@ function my.merge(lines, free, limit, picked)
   local share = math.min(left, math.max(8, math.ceil(2 * left / #lines)))
   for _, line in ipairs(lines) do
     if (free[line.runner] or 0) > 0 then
-      my.fill(line, math.min(share, free[line.runner]))
+      my.read_on(line, math.min(share, free[line.runner]))
+      line.score = line.scores[1]
       if line.score then heap[#heap + 1] = line end
     end
   end
@@ -73,8 +116,8 @@ function my.merge(lines, free, limit, picked)
       my.drop_top(heap)
     else
       my.take_head(line, picked, free)
+      if not line.scores[line.at] and #picked.ids < limit then my.read_on(line, share) end
       line.score = line.scores[line.at]
-      if not line.score and #picked.ids < limit then my.fill(line, share) end
       if not line.score then my.drop_top(heap) elseif heap[2] then my.sift(heap, 1) end
     end
   end
@@ -83,13 +126,7 @@ end
 -- Pick jobs from lines up to a limit in all, and take them out of their lines.
 function my.pick(lines, free, limit, picked)
   if lines[2] then my.merge(lines, free, limit, picked) else my.pick_from(lines[1], free, limit, picked) end
-  for _, line in ipairs(lines) do
-    if line.taken > 0 then
-      call('ZREMRANGEBYRANK', P .. 'line:' .. line.name, 0, line.taken - 1)
-      line.taken = 0
-      my.set_head(line.name, line.member)
-    end
-  end
+  for _, line in ipairs(lines) do my.leave_head(line) end
 end
 
 -- Give the names of the lanes that a group wants, or nothing if it is better to go through the lines that there are.
@@ -149,7 +186,9 @@ function my.gather(lines, members, want, queues)
       if my.is_paused(queue) then
         lines.paused[#lines.paused + 1] = member
       else
-        lines[#lines + 1] = { name = name, member = member, runner = runner, taken = 0 }
+        local line = { name = name, member = member, runner = runner, rows = {}, row = 1, ids = {}, scores = {} }
+        line.bodies, line.at = {}, 1
+        lines[#lines + 1] = line
         lines.used[runner] = (lines.used[runner] or 0) + 1
         if #lines >= lines.room then return true end
       end
@@ -196,25 +235,27 @@ end
 
 -- Put picked jobs under new claims of a process; gives their fences.
 function my.hold_all(picked, process, name, beat, seed)
-  local ids, bodies, fences, records, started = picked.ids, picked.bodies, {}, {}, {}
+  local ids, bodies, expiring, fences, records = picked.ids, picked.bodies, picked.expiring, {}, {}
   local mores, front, first = my.seldom('more', ids), struct.pack('>I4i8', process, beat), my.attempt(1, now, name)
+  local pack, new_fence, infos, size = struct.pack, my.new_fence, my.infos, 0
   for at, id in ipairs(ids) do
-    local body, last = bodies[at], first
-    local number, flags, lane = 1, byte(body, 17), my.info_of(body).lane
-    if mores[at] then
-      number = struct.unpack('>i8', mores[at]) + 1
+    local last, number, kind, more = first, 1, sub(bodies[at], 17, 25), mores[at]
+    if more then
+      number = struct.unpack('>i8', more) + 1
       last = my.attempt(number, now, name)
     end
-    local fence = my.new_fence(seed, number)
-    fences[at], records[2 * at - 1] = fence, id
-    records[2 * at] = front .. struct.pack('>I4BB', at, 0, #fence) .. fence .. last
-    started[lane] = (started[lane] or 0) + 1
-    if my.has(flags, my.HAS_UNIQUE) then my.free(body, flags, id, true) end
-    if picked.expiring[at] then call('ZREM', P .. 'expiry', id) end
+    local fence, info = new_fence(seed, number), infos[kind] or my.info(kind)
+    fences[at] = fence
+    records[size + 1], records[size + 2] = id, front .. pack('>I4BB', at, 0, #fence) .. fence .. kind .. last
+    size = size + 2
+    info.started = (info.started or 0) + 1
+    if info.is_unique then my.free(bodies[at], byte(kind, 9), id, true) end
+    if expiring[at] then call('ZREM', P .. 'expiry', id) end
   end
-  for lane, by in pairs(started) do
-    my.count(lane, my.READY, -by)
-    my.count(lane, my.RUNNING, by)
+  for _, info in pairs(infos) do
+    local by = info.started or 0
+    my.count(info.lane, my.READY, -by)
+    my.count(info.lane, my.RUNNING, by)
   end
   my.many('HSET', 'claims', records)
   my.many('SADD', 'held:' .. process, ids)

@@ -6,26 +6,30 @@
 --
 -- key            kind    what
 -- meta           hash    schema, epoch, replid; seq, lane, policy, process: last numbers given; ended, scheduled,
---                        steered: counts of such events; late: results refused
--- jobs           hash    id -> body: lane I4, policy I4, created i8, flags B, priority b, length of envelope I4, then by
---                        flags expiry i8, unique key (until c1, I4, text), idempotency key (I4, text), crc I4,
---                        details (I4, JSON), stage I4; last the envelope
+--                        steered: counts of such events; late: results refused; bounded: there if `bounds` is;
+--                        greatest: no id that is listed is greater, not there if that is not known
+-- jobs           hash    id -> body: created i8, first seq of the row that it entered i8, kind (lane I4, policy I4,
+--                        flags B), priority b, length of envelope I4, then by flags expiry i8, unique key (until c1,
+--                        I4, text), idempotency key (I4, text), crc I4, details (I4, JSON), stage I4; last the envelope
 -- pages, page:ID string  every id, in pages of the ids from ID on: see listing.lua
 -- lanes, lane_of hash    number <-> queue \0 task; used: queue -> how many lanes it has
 -- policies, policy_of    number -> `keep_ms JSON`; JSON -> number; policy_jobs: number -> how many jobs have it
 -- lines          zset    line \0 queue \0 task, score = that of the line's first job, of lines that have jobs. A line is
 --                        a lane, or a lane and `a` for jobs that run alone (set alone: their ids)
 -- aside          set     members of `lines` that a claim took out of it because their queue is paused
--- line:LINE      zset    ready jobs: id, score = (100 - priority) * 2^45 + seq
--- since          hash    id -> since when it is ready, where that is not when it was added
+-- line:LINE      zset    ready jobs in rows: up to 20 ids whose seqs follow one another, a NUL behind each;
+--                        score = (100 - priority) * 2^45 + seq of the first that is left
+-- since          hash    id -> `ms seq`: since when it is ready and the first seq of its row, where that is not since it
+--                        was added
 -- scheduled      zset    id, score = due; expiry: id, score = deadline, of waiting jobs without a charged attempt
 -- claims         hash    id -> process number I4, beat i8, place in its answer I4, fate B, fence (B, text
---                        `number.token`), then as `more` number i8, claimed i8, process (I2, text)
+--                        `number.token`), kind c9 of the body, then as `more` number i8, claimed i8, process (I2, text)
 -- held:N         set     ids that process number N has claims on; cancel: set of ids that were asked to stop
 -- more           hash    id -> last attempt of a job that came back: number i8, claimed i8, process (I2, text),
 --                        ran_us i8, counters (I2, JSON)
 -- ended          hash    id -> state B, ended i8, then as `more`, degraded (I2, text), result (B whether, bytes)
--- done:QUEUE:KEEP  zset  ended jobs that are forgotten after KEEP ms: id, score = when it ended; buried: the others
+-- done:QUEUE:KEEP  zset  ended jobs that are forgotten after KEEP ms, in rows as in lines, score = when they ended;
+--                        buried: the others: id, score = when it ended
 -- forget         zset    QUEUE:KEEP, score = not before then is anything of it to be forgotten
 -- kept, finished hash    queue -> ended jobs that it keeps; that it has ever ended; rates: `sampled_ms sampled rate`
 -- history        hash    id -> MessagePack [whether the error was forgiven, [at_ms, JSON], ...]; progress: id -> JSON
@@ -67,7 +71,7 @@ function my.take()
   return ARGV[my.cursor]
 end
 
-function my.text(number) return string.format('%.0f', number) end
+function my.text(number) return string.format('%d', number) end
 
 -- Do a command with many arguments, in slices that fit Lua's stack.
 function my.many(command, name, list)
@@ -108,22 +112,26 @@ end
 
 -- bodies --------------------------------------------------------------------------------------------------------------
 
-function my.head(body) return struct.unpack('>I4I4i8BbI4', body) end
+-- Lane, policy, created, first seq of its row, flags, priority, length of the envelope.
+function my.head(body)
+  local created, seq, lane, policy, flags, priority, length = struct.unpack('>i8i8I4I4BbI4', body)
+  return lane, policy, created, seq, flags, priority, length
+end
 
 function my.has(flags, flag) return floor(flags / flag) % 2 == 1 end
 
-function my.expiry_of(body, flags) return my.has(flags, my.HAS_EXPIRY) and struct.unpack('>i8', body, 23) or nil end
+function my.expiry_of(body, flags) return my.has(flags, my.HAS_EXPIRY) and struct.unpack('>i8', body, 31) or nil end
 
 function my.unique_of(body, flags)
   if not my.has(flags, my.HAS_UNIQUE) then return nil end
-  local from = my.has(flags, my.HAS_EXPIRY) and 31 or 23
+  local from = my.has(flags, my.HAS_EXPIRY) and 39 or 31
   local length = struct.unpack('>I4', body, from + 1)
   return body:sub(from + 5, from + 4 + length), body:sub(from, from)
 end
 
 function my.idempotency_key_of(body, flags)
   if not my.has(flags, my.HAS_KEY) then return nil end
-  local from = my.has(flags, my.HAS_EXPIRY) and 31 or 23
+  local from = my.has(flags, my.HAS_EXPIRY) and 39 or 31
   if my.has(flags, my.HAS_UNIQUE) then from = from + 5 + struct.unpack('>I4', body, from + 1) end
   local length = struct.unpack('>I4', body, from)
   return body:sub(from + 4, from + 3 + length)
@@ -156,17 +164,22 @@ function my.policy_body(policy)
   return body
 end
 
--- What the first bytes of a body name: its lane and its policy.
+-- What a body says of its kind.
+function my.kind_of(body) return sub(body, 17, 25) end
+
 my.infos = {}
-function my.info_of(body)
-  local key = sub(body, 1, 8)
-  local info = my.infos[key]
+function my.info_of(body) return my.info(my.kind_of(body)) end
+
+-- What the kind of a job names: its lane, its policy and its flags.
+function my.info(kind)
+  local info = my.infos[kind]
   if not info then
-    local lane, policy = struct.unpack('>I4I4', key)
+    local lane, policy, flags = struct.unpack('>I4I4B', kind)
     local queue, task = my.split(my.lane_name(lane))
     local keep = my.policy_body(policy):match('^%-?%d+')
     info = { lane = lane, policy = policy, queue = queue, task = task, keep = keep, place = queue .. ':' .. keep }
-    my.infos[key] = info
+    info.is_unique, info.groups = my.has(flags, my.HAS_UNIQUE), {}
+    my.infos[kind] = info
   end
   return info
 end
@@ -218,7 +231,10 @@ function my.policy_of(body, keep)
 end
 
 my.policy_moves = {}
-function my.count_policy(policy, by) my.policy_moves[policy] = (my.policy_moves[policy] or 0) + by end
+function my.count_policy(policy, by)
+  local number = tonumber(policy)
+  my.policy_moves[number] = (my.policy_moves[number] or 0) + by
+end
 
 -- Forget a policy with its last job.
 function my.write_policies()
@@ -276,6 +292,7 @@ end
 
 -- lines ---------------------------------------------------------------------------------------------------------------
 
+my.IN_A_ROW = 20
 
 function my.draw_seq()
   if not my.seq then
@@ -286,25 +303,40 @@ function my.draw_seq()
   return my.seq
 end
 
+function my.rank(priority, seq) return my.text((100 - priority) * 35184372088832 + seq) end
+
+-- Put a job at the end of a line; gives the first seq of its row.
 my.standing, my.standing_queues = {}, {}
 function my.stand(lane, alone, priority, id)
-  local line = alone and lane .. 'a' or lane
-  local places = my.standing[line]
-  if not places then
-    places = { lane = lane, least = math.huge }
-    my.standing[line] = places
+  local line, seq = alone and lane .. 'a' or lane, my.draw_seq()
+  local rows = my.standing[line]
+  if not rows then
+    rows = { lane = lane, least = math.huge }
+    my.standing[line] = rows
     my.standing_queues[my.queue_of(lane)] = true
   end
-  local score = (100 - priority) * 35184372088832 + my.draw_seq()
-  if score < places.least then places.least = score end
-  places[#places + 1] = score
-  places[#places + 1] = id
+  local row = rows[#rows]
+  if not row or row.priority ~= priority or #row == my.IN_A_ROW or row.first + #row ~= seq then
+    row = { priority = priority, first = seq, score = (100 - priority) * 35184372088832 + seq }
+    rows[#rows + 1], rows.least = row, math.min(rows.least, row.score)
+  end
+  row[#row + 1] = id
+  return row.first
+end
+
+-- Put a job that is not new at the end of a line.
+function my.stand_again(lane, alone, priority, id)
+  call('HSET', P .. 'since', id, my.text(now) .. ' ' .. my.text(my.stand(lane, alone, priority, id)))
 end
 
 function my.write_lines()
-  for line, places in pairs(my.standing) do
+  for line, rows in pairs(my.standing) do
+    local places = {}
+    for at, row in ipairs(rows) do
+      places[2 * at - 1], places[2 * at] = my.rank(row.priority, row.first), table.concat(row, '\0') .. '\0'
+    end
     my.many('ZADD', 'line:' .. line, places)
-    call('ZADD', P .. 'lines', 'LT', places.least, line .. '\0' .. my.lane_name(places.lane))
+    call('ZADD', P .. 'lines', 'LT', my.text(rows.least), line .. '\0' .. my.lane_name(rows.lane))
   end
   my.standing = {}
 end
@@ -320,11 +352,32 @@ function my.set_head(line, member)
   if my.has_some('paused') then call('SREM', P .. 'aside', member) end
 end
 
-function my.leave_line(lane, id)
-  for _, line in ipairs({ lane, lane .. 'a' }) do
-    if call('ZREM', P .. 'line:' .. line, id) == 1 then my.set_head(line, line .. '\0' .. my.lane_name(lane)) end
+-- Take an id out of rows of a sorted set between two scores; says whether it was there.
+function my.leave_row(key, least, most, id)
+  local found = call('ZRANGEBYSCORE', P .. key, least, most, 'WITHSCORES')
+  for at = 1, #found, 2 do
+    local from, to = ('\0' .. found[at]):find('\0' .. id .. '\0', 1, true)
+    if from then
+      local left = sub(found[at], 1, from - 1) .. sub(found[at], to)
+      call('ZREM', P .. key, found[at])
+      if left ~= '' then call('ZADD', P .. key, found[at + 1], left) end
+      return true
+    end
   end
-  call('HDEL', P .. 'since', id)
+  return false
+end
+
+function my.leave_line(body, id)
+  local lane, _, _, seq, _, priority = my.head(body)
+  local since = call('HGET', P .. 'since', id)
+  if since then
+    seq = tonumber(since:match(' (%d+)$'))
+    call('HDEL', P .. 'since', id)
+  end
+  local least, most = my.rank(priority, seq), my.rank(priority, seq + my.IN_A_ROW - 1)
+  for _, line in ipairs({ lane, lane .. 'a' }) do
+    if my.leave_row('line:' .. line, least, most, id) then my.set_head(line, line .. '\0' .. my.lane_name(lane)) end
+  end
 end
 
 function my.is_alone(id) return call('SISMEMBER', P .. 'alone', id) == 1 end
@@ -332,7 +385,7 @@ function my.is_alone(id) return call('SISMEMBER', P .. 'alone', id) == 1 end
 -- news ----------------------------------------------------------------------------------------------------------------
 
 function my.announce(kind, number, fields)
-  call('XADD', P .. 'news:' .. kind, 'MAXLEN', '~', 32, my.text(number) .. '-0', unpack(fields))
+  call('XADD', P .. 'news:' .. kind, 'MAXLEN', '~', '32', my.text(number) .. '-0', unpack(fields))
 end
 
 my.finished_ids, my.scheduled = {}, 0

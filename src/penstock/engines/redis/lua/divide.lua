@@ -3,5 +3,9 @@
 -- include listing
 
 local page = call('ZRANGE', P .. 'pages', -1, -1)[1]
-if page and call('STRLEN', P .. 'page:' .. page) > my.LONGEST_PAGE then my.divide(page) end
+if page and call('STRLEN', P .. 'page:' .. page) > my.LONGEST_PAGE then
+  my.divide(page)
+  local ids = my.ids_on(call('ZRANGE', P .. 'pages', -1, -1)[1])
+  call('HSET', P .. 'meta', 'greatest', ids[#ids])
+end
 return 1

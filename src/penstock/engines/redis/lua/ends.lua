@@ -13,46 +13,60 @@ function my.add_error(id, error, kept)
   call('HSET', P .. 'history', id, cmsgpack.pack(list))
 end
 
-my.ends, my.ended_places, my.fronts = {}, {}, {}
+-- Jobs that have ended, in groups of those that have kind, state and time in common.
+my.ends, my.ended_groups = {}, {}
+
+function my.group_of(info, state, at)
+  local group = info.groups[state]
+  if not group or group.at ~= at then
+    group = { info = info, state = state, at = at, front = struct.pack('>Bi8', state, at), ids = {} }
+    my.ended_groups[#my.ended_groups + 1] = group
+    info.groups[state] = group
+  end
+  return group
+end
+
 -- Note that a job has ended; `write_ends` writes it down. The record lacks its first two fields.
-function my.finish(id, body, state, at, record)
-  local info, flags = my.info_of(body), byte(body, 17)
-  local name = state == my.BURIED and info.lane or info.place
-  local place = my.ended_places[name]
-  if not place then
-    place = { info = info, first = at, buried = state == my.BURIED }
-    my.ended_places[name] = place
+function my.finish(id, info, state, at, record)
+  local group, ends = my.group_of(info, state, at), my.ends
+  local ids, size = group.ids, #ends
+  ids[#ids + 1] = id
+  ends[size + 1], ends[size + 2] = id, group.front .. record
+end
+
+function my.write_group(group, loaded)
+  local info, ids, at, places = group.info, group.ids, my.text(group.at), {}
+  if group.state == my.BURIED then
+    for place, id in ipairs(ids) do places[2 * place - 1], places[2 * place] = at, id end
+    my.many('ZADD', 'buried', places)
+  else
+    for from = 1, #ids, my.IN_A_ROW do
+      places[#places + 1] = at
+      places[#places + 1] = table.concat(ids, '\0', from, math.min(from + my.IN_A_ROW - 1, #ids)) .. '\0'
+    end
+    my.many('ZADD', 'done:' .. info.place, places)
+    call('ZADD', P .. 'forget', 'LT', my.text(group.at + info.keep), info.place)
+    call('HINCRBY', P .. 'kept', info.queue, #ids)
   end
-  local size = #place
-  place[size + 1], place[size + 2] = at, id
-  if at < place.first then place.first = at end
-  local front = at == now and my.fronts[state]
-  if not front then
-    front = struct.pack('>Bi8', state, at)
-    if at == now then my.fronts[state] = front end
-  end
-  size = #my.ends
-  my.ends[size + 1], my.ends[size + 2] = id, front .. record
-  my.count(info.lane, state, 1)
-  if my.has(flags, my.HAS_UNIQUE) then my.free(body, flags, id, false) end
-  my.finished_ids[#my.finished_ids + 1] = id
+  my.count(info.lane, group.state, #ids)
+  if not loaded then call('HINCRBY', P .. 'finished', info.queue, #ids) end
+  for _, id in ipairs(ids) do my.finished_ids[#my.finished_ids + 1] = id end
 end
 
 function my.write_ends(loaded)
   if #my.ends == 0 then return end
   my.many('HSET', 'ended', my.ends)
-  for name, place in pairs(my.ended_places) do
-    local info, size = place.info, #place / 2
-    if place.buried then
-      my.many('ZADD', 'buried', place)
-    else
-      my.many('ZADD', 'done:' .. name, place)
-      call('ZADD', P .. 'forget', 'LT', place.first + info.keep, name)
-      call('HINCRBY', P .. 'kept', info.queue, size)
-    end
-    if not loaded then call('HINCRBY', P .. 'finished', info.queue, size) end
+  for _, group in ipairs(my.ended_groups) do
+    my.write_group(group, loaded)
+    group.info.groups[group.state] = nil
   end
-  my.ends, my.ended_places = {}, {}
+  my.ends, my.ended_groups = {}, {}
+end
+
+-- Take an ended job that is not buried out of where it waits to be forgotten.
+function my.leave_done(info, ended, id)
+  local at = my.text(struct.unpack('>i8', ended, 2))
+  my.leave_row('done:' .. info.place, at, at, id)
 end
 
 -- Take a waiting job out of where it stands.
@@ -61,7 +75,7 @@ function my.leave(id, body)
   if call('ZREM', P .. 'scheduled', id) == 1 then
     my.count(lane, my.SCHEDULED, -1)
   else
-    my.leave_line(lane, id)
+    my.leave_line(body, id)
     my.count(lane, my.READY, -1)
   end
   call('ZREM', P .. 'expiry', id)
@@ -73,24 +87,39 @@ function my.end_waiting(id, body, state)
   call('SREM', P .. 'alone', id)
   local more = call('HGET', P .. 'more', id)
   if more then call('HDEL', P .. 'more', id) end
-  my.finish(id, body, state, now, (more or my.NOTHING) .. '\0\0\0')
+  my.free(body, byte(body, 25), id, false)
+  my.finish(id, my.info_of(body), state, now, (more or my.NOTHING) .. '\0\0\0')
 end
 
--- Forget jobs that do not run, with all that lives as long as they do.
-function my.forget(ids)
-  for _, id in ipairs(ids) do
-    local body = call('HGET', P .. 'jobs', id)
-    local ended = call('HGET', P .. 'ended', id)
-    local info, flags = my.info_of(body), body:byte(17)
+-- Free what a job that is forgotten holds by its keys and in the ledger.
+function my.let_go(id, body, flags)
+  local key = my.idempotency_key_of(body, flags)
+  if key and call('HGET', P .. 'idem', key) == id then call('HDEL', P .. 'idem', key) end
+  if not my.has_some('ledger') then return end
+  for _, entry in ipairs(call('SMEMBERS', P .. 'ledger_of:' .. id)) do
+    local raw = call('HGET', P .. 'ledger', entry)
+    if raw then
+      local known = cmsgpack.unpack(raw)
+      if known[1] == id and known[3] == '' then call('HDEL', P .. 'ledger', entry) end
+    end
+  end
+end
+
+-- Forget jobs that do not run, with all that lives as long as they do; `are_out` if they wait for that no more.
+function my.forget(ids, are_out)
+  local bodies, keys, fewer = my.many_of('HMGET', 'jobs', ids), {}, {}
+  for at, id in ipairs(ids) do
+    local body, ended = bodies[at], call('HGET', P .. 'ended', id)
+    local info, flags = my.info_of(body), byte(body, 25)
     my.count_policy(info.policy, -1)
     if ended then
-      local state = ended:byte(1)
+      local state = byte(ended, 1)
       my.count(info.lane, state, -1)
       if state == my.BURIED then
         call('ZREM', P .. 'buried', id)
       else
-        call('ZREM', P .. 'done:' .. info.place, id)
-        call('HINCRBY', P .. 'kept', info.queue, -1)
+        if not are_out then my.leave_done(info, ended, id) end
+        fewer[info.queue] = (fewer[info.queue] or 0) - 1
       end
     else
       my.leave(id, body)
@@ -99,17 +128,11 @@ function my.forget(ids)
       call('SREM', P .. 'alone', id)
       call('HDEL', P .. 'more', id)
     end
-    local key = my.idempotency_key_of(body, flags)
-    if key and call('HGET', P .. 'idem', key) == id then call('HDEL', P .. 'idem', key) end
-    for _, entry in ipairs(call('SMEMBERS', P .. 'ledger_of:' .. id)) do
-      local raw = call('HGET', P .. 'ledger', entry)
-      if raw then
-        local known = cmsgpack.unpack(raw)
-        if known[1] == id and known[3] == '' then call('HDEL', P .. 'ledger', entry) end
-      end
-    end
-    call('DEL', P .. 'log:' .. id, P .. 'ledger_of:' .. id)
+    my.let_go(id, body, flags)
+    keys[2 * at - 1], keys[2 * at] = P .. 'log:' .. id, P .. 'ledger_of:' .. id
   end
+  for queue, by in pairs(fewer) do call('HINCRBY', P .. 'kept', queue, by) end
   for _, name in ipairs({ 'jobs', 'ended', 'history', 'progress' }) do my.many('HDEL', name, ids) end
+  for from = 1, #keys, my.AT_ONCE do call('DEL', unpack(keys, from, math.min(from + my.AT_ONCE - 1, #keys))) end
   my.unlist(ids)
 end

@@ -3,7 +3,7 @@
 -- before: changes' jobs in `claims` under their fences, ready jobs in lines -> after: jobs as their changes say; up to
 -- `want` jobs in `claims` under new fences; `beats` has what the answer was, unless nothing was changed or claimed.
 -- ARGV: clock, process, beat, what the last answer said is remembered, or empty, how many errors a history keeps,
--- random seed of the fences, how many changes; for each id, fence, record from ran_us on, next state; or `x`,
+-- random seed of the fences, how many changes, of how many jobs; for each id, fence, record from ran_us on, next state; or `x`,
 -- next state, after_ms, whether an attempt was charged, whether it runs alone, error or empty, how many ledger entries,
 -- each entry and value, runs of follow-ups (see adding.lua); last, MessagePack of what is wanted, or empty.
 -- Answers: nothing without a live lease; {last beat} for an old beat; else {now, mark, steered, drain, late ids, fences
@@ -21,8 +21,7 @@ local name, beat, known_of, known = my.take(), tonumber(my.take()), my.take():ma
 local kept, seed = tonumber(my.take()), my.take()
 local number, worker = my.process_of(name)
 known = tonumber(known_of) == number and tonumber(known) or nil -- who enrolled anew under its name knows nothing
-local changes = {}
-for at = 1, tonumber(my.take()) do changes[at] = my.read_change() end
+local changes, jobs = my.read_changes()
 local want = my.take()
 local raw = call('HGET', P .. 'beats', name)
 local last = raw and cmsgpack.unpack(raw) or { 0, 0 }
@@ -65,7 +64,7 @@ if beat == last[1] then
   mark = last[2]
   for at = 3, #last do late[#late + 1] = last[at] end
 else
-  late = my.apply_changes(changes, kept)
+  late = my.apply_changes(changes, jobs, kept)
   local more = false
   if known and last[1] > known then told = tell_since(known + 1) end
   if #told > 0 then

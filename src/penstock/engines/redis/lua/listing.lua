@@ -45,7 +45,7 @@ end
 function my.divide(page)
   local places = {}
   for _, id in ipairs(my.ids_on(page)) do
-    places[#places + 1] = 0
+    places[#places + 1] = '0'
     places[#places + 1] = id
   end
   my.many('ZADD', 'sorting', places)
@@ -59,6 +59,7 @@ end
 
 function my.list(ids)
   if not ids[1] then return end
+  call('HDEL', P .. 'meta', 'greatest')
   local last, additions = call('ZRANGE', P .. 'pages', -1, -1)[1], {}
   for _, id in ipairs(ids) do
     local page = last and not my.is_before(id, last) and last or my.page_of(id)

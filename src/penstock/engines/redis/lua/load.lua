@@ -34,7 +34,7 @@ end
 
 local function place(job, lane, priority, body, flags)
   if job.state > my.RUNNING then
-    my.finish(job.id, body, job.state, tonumber(job.ended), job.record)
+    my.finish(job.id, my.info_of(body), job.state, tonumber(job.ended), job.record)
     my.write_ends(true)
     return
   end
@@ -48,19 +48,18 @@ local function place(job, lane, priority, body, flags)
     call('ZADD', P .. 'scheduled', job.due, job.id)
     my.scheduled = my.scheduled + 1
   else
-    my.stand(lane, job.alone, priority, job.id)
-    call('HSET', P .. 'since', job.id, my.text(now))
+    my.stand_again(lane, job.alone, priority, job.id)
   end
 end
 
 local function store(job)
   if call('HEXISTS', P .. 'jobs', job.id) == 1 then return 0 end
-  local draft = struct.pack('>I4I4i8', 0, 0, job.created) .. job.rest
-  local _, _, _, flags, priority = my.head(draft)
+  local draft = struct.pack('>i8i8I4I4', job.created, 0, 0, 0) .. job.rest
+  local _, _, _, _, flags, priority = my.head(draft)
   local conflict, holds_key = find_conflict(job, draft, flags)
   if conflict then return conflict end
   local lane, policy = my.lane_of(job.queue, job.task), my.policy_of(job.policy, job.keep)
-  local body = struct.pack('>I4I4i8', lane, policy, job.created) .. job.rest
+  local body = struct.pack('>i8i8I4I4', job.created, 0, lane, policy) .. job.rest
   my.count_policy(policy, 1)
   call('HSET', P .. 'jobs', job.id, body)
   my.list({ job.id })

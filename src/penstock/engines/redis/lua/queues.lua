@@ -9,7 +9,7 @@ local oldest = {}
 -- A ready job's time in line: when it came back or became due, else when it was added.
 local function since_of(id)
   local since = call('HGET', P .. 'since', id)
-  if since then return tonumber(since) end
+  if since then return tonumber(since:match('^%-?%d+')) end
   return (select(3, my.head(call('HGET', P .. 'jobs', id))))
 end
 
@@ -19,7 +19,7 @@ local function look_at(line, queue)
   while true do
     local first = call('ZRANGEBYSCORE', P .. 'line:' .. line, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[1] then return end
-    local since = since_of(first[1])
+    local since = since_of(first[1]:match('^[^%z]+'))
     if not oldest[queue] or since < oldest[queue] then oldest[queue] = since end
     from = my.text((math.floor(first[2] / 35184372088832) + 1) * 35184372088832)
   end

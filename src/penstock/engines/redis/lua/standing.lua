@@ -15,13 +15,19 @@ end
 if states:find('3', 1, true) then add('HKEYS', 'claims', 'HLEN') end
 if states:find('1', 1, true) then add('ZRANGE', 'scheduled', 'ZCARD') end
 if states:find('7', 1, true) then add('ZRANGE', 'buried', 'ZCARD') end
-if states:find('[456]') then
-  for _, place in ipairs(call('ZRANGE', P .. 'forget', 0, -1)) do add('ZRANGE', 'done:' .. place, 'ZCARD') end
+local ended = states:find('[456]')
+if ended then
+  for _, kept in ipairs(call('HVALS', P .. 'kept')) do size = size + kept end
 end
 if size > most then return false end
 local ids = {}
 for _, key in ipairs(keys) do
   local found = key[1] == 'HKEYS' and call('HKEYS', P .. key[2]) or call('ZRANGE', P .. key[2], 0, -1)
   for _, id in ipairs(found) do ids[#ids + 1] = id end
+end
+for _, place in ipairs(ended and call('ZRANGE', P .. 'forget', 0, -1) or {}) do
+  for _, row in ipairs(call('ZRANGE', P .. 'done:' .. place, 0, -1)) do
+    for id in row:gmatch('([^%z]+)%z') do ids[#ids + 1] = id end
+  end
 end
 return { ids }

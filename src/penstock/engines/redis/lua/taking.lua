@@ -38,7 +38,8 @@ function my.take_over(id, tender, tender_name, fate, seed)
   local fate_now = seen > 0 and seen or fate
   local fence = my.new_fence(seed, number + 1)
   local front = struct.pack('>I4i8I4BB', tender, 0, 0, fate_now, #fence)
-  call('HSET', P .. 'claims', id, front .. fence .. my.attempt(number + 1, claimed, tender_name))
+  local rest = sub(record, at, at + 8) .. my.attempt(number + 1, claimed, tender_name)
+  call('HSET', P .. 'claims', id, front .. fence .. rest)
   call('SREM', P .. 'held:' .. process, id)
   call('SADD', P .. 'held:' .. tender, id)
   local last = #my.taken_ids + 1

@@ -46,16 +46,14 @@ end
 
 local function make_due()
   local ids = call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', my.text(now), 'LIMIT', 0, math.max(left, 0))
-  local bodies, since = my.many_of('HMGET', 'jobs', ids), {}
+  local bodies = my.many_of('HMGET', 'jobs', ids)
   for at, id in ipairs(ids) do
-    local lane, _, _, _, priority = my.head(bodies[at])
-    my.stand(lane, my.is_alone(id), priority, id)
+    local lane, _, _, _, _, priority = my.head(bodies[at])
+    my.stand_again(lane, my.is_alone(id), priority, id)
     my.count(lane, my.SCHEDULED, -1)
     my.count(lane, my.READY, 1)
-    since[2 * at - 1], since[2 * at] = id, my.text(now)
   end
   my.many('ZREM', 'scheduled', ids)
-  my.many('HSET', 'since', since)
   my.write_lines()
   left = left - #ids
   return #ids
@@ -66,6 +64,53 @@ local function expire()
   local bodies = my.many_of('HMGET', 'jobs', ids)
   for at, id in ipairs(ids) do my.end_waiting(id, bodies[at], my.EXPIRED) end
   my.write_ends()
+  left = left - #ids
+  return #ids
+end
+
+-- Give the first rows of ended jobs of a place that have so many in all, and those of the same time as the last.
+local function first_rows(place, most, until_)
+  local key, rows, seen = 'done:' .. place, {}, 0
+  while true do
+    local found = call('ZRANGE', P .. key, #rows, #rows + 99, 'WITHSCORES')
+    for at = 1, #found, 2 do
+      local last = rows[#rows]
+      if tonumber(found[at + 1]) > until_ or (seen >= most and found[at + 1] ~= last.score) then return rows end
+      local row = { key = key, text = found[at], score = found[at + 1], ids = {} }
+      for id in row.text:gmatch('([^%z]+)%z') do row.ids[#row.ids + 1] = id end
+      rows[#rows + 1] = row
+      seen = seen + #row.ids
+    end
+    if #found < 200 then return rows end
+  end
+end
+
+local function take_from(row, gone)
+  local left_ids = {}
+  for _, id in ipairs(row.ids) do
+    if not gone[id] then left_ids[#left_ids + 1] = id .. '\0' end
+  end
+  if #left_ids == #row.ids then return end
+  call('ZREM', P .. row.key, row.text)
+  if left_ids[1] then call('ZADD', P .. row.key, row.score, table.concat(left_ids)) end
+end
+
+-- Forget the first jobs of some rows by time and id; gives how many.
+local function forget_first(rows, most)
+  local oldest, ids, gone = {}, {}, {}
+  for _, row in ipairs(rows) do
+    for _, id in ipairs(row.ids) do oldest[#oldest + 1] = { tonumber(row.score), id } end
+  end
+  table.sort(oldest, function(one, other)
+    if one[1] ~= other[1] then return one[1] < other[1] end
+    return one[2] < other[2]
+  end)
+  for at = 1, math.min(most, #oldest) do
+    ids[at] = oldest[at][2]
+    gone[ids[at]] = true
+  end
+  for _, row in ipairs(rows) do take_from(row, gone) end
+  my.forget(ids, true)
   left = left - #ids
   return #ids
 end
@@ -84,11 +129,9 @@ local function prune_old()
   local places = call('ZRANGEBYSCORE', P .. 'forget', '-inf', my.text(now), 'LIMIT', 0, math.max(left, 0))
   for _, place in ipairs(places) do
     if left > 0 then
-      local until_ = my.text(now - place:match(':(%-?%d+)$'))
-      local ids = call('ZRANGEBYSCORE', P .. 'done:' .. place, '-inf', until_, 'LIMIT', 0, left)
-      my.forget(ids)
+      local until_ = now - place:match(':(%-?%d+)$')
+      pruned = pruned + forget_first(first_rows(place, left, until_), left)
       set_forget(place)
-      left, pruned = left - #ids, pruned + #ids
     end
   end
   return pruned
@@ -96,21 +139,13 @@ end
 
 -- Forget the oldest ends of a queue, which stand in one place for each time that they are kept.
 local function prune_surplus_of(queue, surplus)
-  local oldest, ids = {}, {}
+  local rows = {}
   for _, place in ipairs(call('ZRANGE', P .. 'forget', 0, -1)) do
     if place:match('^([^:]*):') == queue then
-      local found = call('ZRANGE', P .. 'done:' .. place, 0, surplus - 1, 'WITHSCORES')
-      for at = 1, #found, 2 do oldest[#oldest + 1] = { tonumber(found[at + 1]), found[at] } end
+      for _, row in ipairs(first_rows(place, surplus, math.huge)) do rows[#rows + 1] = row end
     end
   end
-  table.sort(oldest, function(one, other)
-    if one[1] ~= other[1] then return one[1] < other[1] end
-    return one[2] < other[2]
-  end)
-  for at = 1, math.min(surplus, #oldest) do ids[at] = oldest[at][2] end
-  my.forget(ids)
-  left = left - #ids
-  return #ids
+  return forget_first(rows, surplus)
 end
 
 local function queues_over()
