@@ -104,6 +104,7 @@ class Signature:
         keywords = msgspec.defstruct("Keywords", fields, kw_only=True, forbid_unknown_fields=True)
         self._keywords = msgspec.json.Decoder(keywords, dec_hook=dec_hook)
         self._result = _lenient_decoder(hints.get("return", Any))
+        self._exact = self._decoder(self._most).decode if self._least == self._most else None
         self._resolved = True
 
     def _checked(self, name: str, annotation: Any) -> Any:
@@ -161,7 +162,17 @@ class Signature:
         Raises:
             ArgumentsInvalid: they do not fit, for instance because the function has changed.
         """
-        self._ensure()
+        if not self._resolved:
+            self._ensure()
+        if self._exact is None or kwargs != b"{}":
+            return self._decode(args, kwargs)
+        try:
+            return self._exact(args), {}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
+            return self._decode(args, kwargs)
+
+    def _decode(self, args: bytes, kwargs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Read arguments of whatever number, and say what is wrong with those that do not fit."""
         try:
             count = len(decode_raw_list(args))
             names = decode_raw_dict(kwargs) if kwargs != b"{}" else {}
@@ -220,7 +231,8 @@ class Signature:
         if kwargs or len(args) > len(self._strict):
             self._check_classes(args, kwargs)
             return
-        for value, classes in zip(args, self._strict, strict=False):
+        for index, value in enumerate(args):
+            classes = self._strict[index]
             if classes is not None and value.__class__ not in classes:
                 self._check_classes(args, kwargs)
                 return

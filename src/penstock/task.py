@@ -167,6 +167,7 @@ class Remote:
         self._unique = traits.unique
         self._details = Details(tags=self.tags) if self.tags else NO_DETAILS
         self._signature = signature or Signature(name, anything)
+        self._what_it_gave = f"the result of task {name!r}"
 
     def pack_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
         """Write arguments as JSON after checking that the task takes them."""
@@ -220,8 +221,7 @@ class Remote:
         """
         if value is None:
             return b"null"
-        what = f"the result of task {self.name!r}"
-        return encode_value(value, what, limit=self.home.max_payload, enc_hook=enc_hook)
+        return encode_value(value, self._what_it_gave, limit=self.home.max_payload, enc_hook=enc_hook)
 
     def decode_result(self, data: bytes) -> Any:
         """Read a result as the return annotation says."""

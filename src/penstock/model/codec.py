@@ -4,7 +4,6 @@ Only JSON travels. An envelope is a JSON object; fields that this version does n
 """
 
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -23,7 +22,11 @@ SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 #: JSON that stands for itself and is not decoded here.
 RawJson = NewType("RawJson", bytes)
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+#: Makes all digits the same, so that a long number is found by a plain search; a regular expression takes five times
+#: as long, in every enqueue.
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+_NULL = b"null"
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
@@ -168,10 +171,13 @@ def check_encoded(
 
     The bytes tell in one pass whether any of these can be present; only then is the value itself walked.
     """
-    if len(data) > limit:
-        raise PayloadTooLarge(_begun(what), len(data), limit)
-    nested = data.count(b"[") + data.count(b"{") > MAX_DEPTH
-    if nested or b"null" in data or _LONG_NUMBER.search(data) is not None:
+    size = len(data)
+    if size > limit:
+        raise PayloadTooLarge(_begun(what), size, limit)
+    if size < len(_NULL):
+        return
+    nested = size > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    if nested or data.find(_NULL) >= 0 or data.translate(_DIGITS_ALIKE).find(_LONG_NUMBER) >= 0:
         try:
             plain = _builtins(value, enc_hook)
         except _UNWRITABLE as error:
