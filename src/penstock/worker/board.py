@@ -3,8 +3,8 @@
 Layout, in native 64-bit words::
 
     header   steady time of the pump's last beat (ns, 0 before the first), state, number of claims held
-    places   nine words for each job that can run at once: token, deadline (steady ns, 0 for none),
-             process group of a child or command, length of the job's id, the id as text in five words
+    places   nine words for each job that can run at once: token, process group of a child or command,
+             deadline (steady ns, 0 for none), length of the job's id, the id as text in five words
     ring     tokens of the jobs that ended last
 
 A place holds its job from before the first line of user code until after the last. The token enters the ring before
@@ -15,6 +15,7 @@ Each word is written by one thread as one aligned store, so a reader in another 
 
 import mmap
 import os
+import struct
 from enum import IntEnum
 from itertools import count
 
@@ -28,8 +29,10 @@ _WORD = 8
 _BEAT, _STATE, _HELD = 0, 1, 2
 _HEADER = 8
 _PLACE = 9
-_TOKEN, _DEADLINE, _GROUP, _LENGTH, _ID = 0, 1, 2, 3, 4
+_TOKEN, _GROUP, _DEADLINE, _LENGTH, _ID = 0, 1, 2, 3, 4
 _LONGEST_ID = (_PLACE - _ID) * _WORD
+#: Writes a job's deadline, the length of its id, and its id.
+_write_job = struct.Struct(f"qq{_LONGEST_ID}s").pack_into
 
 
 class BoardState(IntEnum):
@@ -93,14 +96,9 @@ class Board:
 
     def occupy(self, place: int, token: int, id: str, deadline_ns: int) -> None:
         """Show that a job starts here; the token is written last, so that a reader finds the rest in place."""
-        word = _HEADER + place * _PLACE
-        words = self._words
-        words[word + _DEADLINE] = deadline_ns
-        name = id.encode()[:_LONGEST_ID]
-        start = (word + _ID) * _WORD
-        self._bytes[start : start + len(name)] = name
-        words[word + _LENGTH] = len(name)
-        words[word] = token
+        word, name = _HEADER + place * _PLACE, id.encode()[:_LONGEST_ID]
+        _write_job(self._bytes, (word + _DEADLINE) * _WORD, deadline_ns, len(name), name)
+        self._words[word] = token
 
     def set_group(self, place: int, group: int) -> None:
         """Name the process group of a child or command, to be ended with this process; 0 for none."""
@@ -147,7 +145,7 @@ class Board:
 
     def _shown(self, place: int) -> Shown | None:
         word = _HEADER + place * _PLACE
-        token, deadline, _, length = self._words[word : word + _ID]
+        token, _, deadline, length = self._words[word : word + _ID]
         if not token:
             return None
         start = (word + _ID) * _WORD

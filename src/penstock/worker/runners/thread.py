@@ -56,7 +56,7 @@ class Slot:
     def __init__(self, runner: ThreadRunner, around: Surroundings, place: int) -> None:
         self.place = place
         self.attempt: Attempt | None = None
-        self._runner, self._around = runner, around
+        self._runner, self._around, self._board = runner, around, around.board
         self._guard = Guard()
         self._thread = 0
 
@@ -84,7 +84,7 @@ class Slot:
         outcome: Outcome | None = None
         attempt = Attempt(claim, self._around.notes)
         try:
-            self._around.board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
+            self._board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
             self.attempt = attempt
             outcome = run(attempt, self._around.tasks[claim.task], self._around.home)
             self._leave(attempt)
@@ -102,7 +102,7 @@ class Slot:
             if self.attempt is None:
                 return
             self.attempt = None
-        self._around.board.vacate(self.place)
+        self._board.vacate(self.place)
 
 
 def _raise_in(thread: int, why: type[Interrupt] | None) -> None:
