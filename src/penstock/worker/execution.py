@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.context import JobContext, ProgressInvalid, entered, shielded
+from penstock.context import JobContext, ProgressInvalid, enter, leave, shielded
 from penstock.model.codec import Envelope, decode_envelope
 from penstock.model.durations import milliseconds, spell
 from penstock.model.errors import (
@@ -32,6 +32,9 @@ LONGEST_MESSAGE = 4 * 1024
 LONGEST_SHOWN = 200
 TOO_NEW_SNOOZE_MS = 30_000
 DEEPEST_TRACEBACK = 100
+
+#: Looked up once for all jobs: in Python 3.11 reading a member of an enum costs as much as making a value.
+_SUCCEEDED = Ending.SUCCEEDED
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 #: What a task is called with, and the context it is called in.
@@ -114,8 +117,11 @@ def run(attempt: Attempt, task: Runnable, home: object) -> Outcome:
         return prepared
     context, args, kwargs = prepared
     try:
-        with entered(context):
+        before = enter(context)
+        try:
             value = task.function(*args, **kwargs)
+        finally:
+            leave(before)
         return succeed(attempt, task, value)
     except BaseException as error:  # noqa: BLE001 - SystemExit and the like end the job, not the worker
         return explain(attempt, error)
@@ -130,7 +136,7 @@ def prepare(attempt: Attempt, task: Runnable, home: object) -> Prepared | Outcom
     except Exception as error:  # noqa: BLE001 - converting arguments may run the application's own code
         return refuse(attempt, error)
     deadline = attempt.deadline_ns / 1e9 if attempt.deadline_ns else None
-    return JobContext(claim, attempt, headers=envelope.headers, deadline=deadline, home=home), args, kwargs
+    return JobContext(claim, attempt, envelope.headers, deadline, home), args, kwargs
 
 
 def succeed(attempt: Attempt, task: Runnable, value: object) -> Outcome:
@@ -142,7 +148,7 @@ def succeed(attempt: Attempt, task: Runnable, value: object) -> Outcome:
         result = task.encode_result(value)
     except Exception as error:  # noqa: BLE001 - writing a value may run the application's own code
         return bury_unkept(attempt, task, error, shown(value))
-    return Outcome(ending=Ending.SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
+    return Outcome(ending=_SUCCEEDED, result=result, cancel_requested=attempt.cancelled, ran_us=attempt.ran_us)
 
 
 def bury_unkept(attempt: Attempt, task: Runnable, error: Exception, gave: str) -> Outcome:

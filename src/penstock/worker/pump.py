@@ -5,7 +5,7 @@ import logging
 import queue
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -190,17 +190,15 @@ class Pump:
 
     def _collect(self) -> None:
         """Settle what has ended, at most what one exchange takes."""
-        ended, settled = self._ended, self._settled
-        counts: dict[int, int] = {}
-        for _ in range(min(len(ended), MOST_AT_ONCE - len(settled))):
-            runner, claim, outcome = ended.popleft()
-            counts[id(runner)] = counts.get(id(runner), 0) + 1
-            settled.append((claim, outcome, settle(claim, outcome, random.random())))
+        count = min(len(self._ended), MOST_AT_ONCE - len(self._settled))
+        ended = [self._ended.popleft() for _ in range(count)]
+        self._settled += [(claim, outcome, settle(claim, outcome, random.random())) for _, claim, outcome in ended]
+        now_ns = time.monotonic_ns()
+        for lane, several in Counter(id(runner) for runner, _, _ in ended).items():
+            self._lane_of[lane].ended(several, now_ns)
+        for _, _, outcome in ended:
             if outcome.result is None and (reason := found_unfit(outcome)) is not None:
                 self._unfit(reason)
-        now_ns = time.monotonic_ns()
-        for lane, count in counts.items():
-            self._lane_of[lane].ended(count, now_ns)
 
     def _return_stalled(self) -> None:
         now_ns = time.monotonic_ns()
