@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -206,6 +207,32 @@ def test_fast_jobs_are_claimed_ahead_and_given_back_when_one_turns_out_long(engi
     assert all(not job.counters.interruptions for job in engine.find(Filter(limit=1000)).jobs)
     rig.finish(last)
     rig.stop()
+
+
+def test_half_of_what_is_held_is_there_to_run_while_the_other_half_is_delivered(engine: MemoryEngine) -> None:
+    seen: list[tuple[int, int, bool]] = []
+    ready = threading.Event()
+
+    class Instant(HandRunner):
+        def start(self, claims: Sequence[Claim]) -> None:
+            for claim in claims:
+                rig.pump.deliver(self, claim, SUCCESS)
+
+    class Watched(Through):
+        def exchange(self, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None) -> Answer:
+            ready.wait(10)
+            answer = self.engine.exchange(process, beat, changes, want)
+            seen.append((len(changes), rig.pump.held, bool(answer.claims)))
+            return answer
+
+    ids = [add(engine, "thread.give", number) for number in range(500)]
+    rig = Rig(engine, Instant(2), through=Watched(engine))
+    ready.set()
+    await_true(lambda: state(engine, ids[-1]) is State.SUCCEEDED)
+    rig.stop()
+    flowing = [(delivered, kept) for (_, _, flows), (delivered, kept, _) in pairwise(seen) if flows]
+    assert max(delivered for delivered, _ in flowing) > 10
+    assert all(delivered <= max(2, kept + 1) for delivered, kept in flowing)
 
 
 def test_lane_that_stalled_is_tried_again_soon_although_another_has_places_free(engine: MemoryEngine) -> None:

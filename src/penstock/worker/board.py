@@ -8,8 +8,10 @@ Layout, in native 64-bit words::
     ring     tokens of the jobs that ended last
 
 A place holds its job from before the first line of user code until after the last. The token enters the ring before
-it leaves its place. So a claim whose code had begun is in a place or in the ring while its outcome is undelivered: at
-most one exchange lies between its end and its delivery, so fewer jobs end meanwhile than two exchanges hold claims.
+it leaves its place. So a claim whose code had begun is in a place or in the ring while its outcome is undelivered.
+The ring is long enough for that: a process never holds more claims than one exchange carries, and each exchange
+delivers at least half of those whose jobs have ended, oldest first. So until an outcome is delivered, at most three
+times as many jobs end as one exchange carries.
 Each word is written by one thread as one aligned store, so a reader in another process never sees half of it.
 """
 

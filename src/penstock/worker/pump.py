@@ -83,6 +83,7 @@ class Pump:
         self._lanes = {
             name: Lane(name, runner, looks_ahead=name in ("thread", "loop")) for name, runner in runners.items()
         }
+        self._places = sum(lane.runner.places for lane in self._lanes.values())
         self._lane_of = {id(lane.runner): lane for lane in self._lanes.values()}
         self._board, self._notes, self._groups, self._hints = board, notes, groups, hints
         self._unfit, self._left = unfit, max_jobs
@@ -95,6 +96,7 @@ class Pump:
         self._wish = Wish.WORK
         self._beat = 0
         self._news = self._hungry = True
+        self._flows = False
         self._asked_ns = self._noted_ns = 0
         self.drain_asked = False
 
@@ -189,7 +191,7 @@ class Pump:
             self._board.set_state(BoardState.QUIET)
 
     def _collect(self) -> None:
-        """Settle what has ended, at most what one exchange takes."""
+        """Settle what has ended."""
         count = min(len(self._ended), MOST_AT_ONCE - len(self._settled))
         ended = [self._ended.popleft() for _ in range(count)]
         self._settled += [(claim, outcome, settle(claim, outcome, random.random())) for _, claim, outcome in ended]
@@ -247,10 +249,10 @@ class Pump:
 
     def _exchange(self) -> None:
         self._news = False
-        settled, self._settled = self._settled[:MOST_AT_ONCE], self._settled[MOST_AT_ONCE:]
+        settled = self._portion()
         want = self._want()
         answer = self._insist([change for _, _, change in settled], want)
-        self._hungry = want is not None
+        self._hungry, self._flows = want is not None, bool(answer.claims)
         self._journal.write(settled, answer)
         self._start(answer.claims)
         for fence in answer.cancels:
@@ -263,6 +265,18 @@ class Pump:
         if self._hints is not None:
             self._hints.arm(answer.mark)
         self._show()
+
+    def _portion(self) -> list[Settled]:
+        """Take what is delivered now: while jobs flow, no more than half of what is held.
+
+        The other half runs, or is on its way to the next exchange, while this one lasts. Were all of it delivered at
+        once, no place would have anything to run until the store has answered, and the store nothing to do after.
+        """
+        most = MOST_AT_ONCE
+        if self._flows and self._wish is Wish.WORK:
+            most = min(most, max(self._places, (self.held + 1) // 2))
+        portion, self._settled = self._settled[:most], self._settled[most:]
+        return portion
 
     def _insist(self, changes: Sequence[Change], want: Want | None) -> Answer:
         """Exchange until the store answers; a call whose outcome is unknown is repeated as it was, beat and all."""
