@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from penstock.context import entered
+from penstock.context import enter, leave
 from penstock.model.errors import Cancel
 from penstock.model.job import Claim, Fence
 from penstock.model.outcome import Outcome
@@ -82,13 +82,14 @@ class LoopRunner(Waiting):
 
     def _fill(self) -> None:
         assert self._loop is not None
-        while self._free and not self.claims.empty():
+        claims, free = self.claims, self._free
+        while free and not claims.empty():
             try:
-                claim = self.claims.get_nowait()
+                claim = claims.get_nowait()
             except queue.Empty:  # withdrawn meanwhile
                 return
             if claim is not None:
-                place = self._free.pop()
+                place = free.pop()
                 self._tasks[place] = self._loop.create_task(self._run(place, claim))
 
     async def _run(self, place: int, claim: Claim) -> None:
@@ -122,8 +123,11 @@ async def _attempt(attempt: Attempt, task: Runnable, home: object) -> Outcome:
         return prepared
     context, args, kwargs = prepared
     try:
-        with entered(context):
+        before = enter(context)
+        try:
             value = await task.function(*args, **kwargs)
+        finally:
+            leave(before)
         return succeed(attempt, task, value)
     except asyncio.CancelledError as error:
         return explain(attempt, _why_cancelled(attempt, error))
