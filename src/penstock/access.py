@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -147,13 +147,15 @@ class Access:
             added += await self._intake.aadd(request)
         return added
 
-    def _requests(self, jobs: Sequence[NewJob]) -> Iterable[AddRequest]:
+    def _requests(self, jobs: Sequence[NewJob]) -> list[AddRequest]:
         context = running()
         parent = None
         if context is not None and context.home is self:
             parent = (context.claim.id, context.claim.fence)
-        for start in range(0, len(jobs), MOST_AT_ONCE):
-            yield AddRequest(tuple(jobs[start : start + MOST_AT_ONCE]), parent)
+        if len(jobs) <= MOST_AT_ONCE:
+            return [AddRequest(tuple(jobs), parent)] if jobs else []
+        starts = range(0, len(jobs), MOST_AT_ONCE)
+        return [AddRequest(tuple(jobs[start : start + MOST_AT_ONCE]), parent) for start in starts]
 
 
 def _refuse_url(engine: object) -> None:

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class Intake:
         self._leading = threading.Lock()
         self._starting = threading.Lock()
         self._collectors: weakref.WeakKeyDictionary[AbstractEventLoop, _Collector] = weakref.WeakKeyDictionary()
+        self._latest: _Collector | None = None
         self._batches: SimpleQueue[_Batch | None] | None = None
         self._failed: tuple[float, EngineUnavailable] | None = None
 
@@ -67,13 +69,10 @@ class Intake:
 
         A caller that is cancelled leaves the others alone; its own jobs may be stored all the same.
         """
-        from asyncio import get_running_loop
-
-        loop = get_running_loop()
-        collector = self._collectors.get(loop)
-        if collector is None:
-            with self._starting:
-                collector = self._collectors[loop] = _Collector(self._submit, self._deadline_s)
+        loop = _get_running_loop()()
+        collector = self._latest
+        if collector is None or collector.loop() is not loop:
+            collector = self._collector_of(loop)
         return _opened(await collector.collect(loop, request) or [])
 
     def close(self) -> None:
@@ -210,6 +209,15 @@ class Intake:
 
     # -- coroutines: a collector for each loop, one thread that writes ------------------------------------------------
 
+    def _collector_of(self, loop: "AbstractEventLoop") -> "_Collector":
+        """Find or make the collector of a loop, and remember it: as a rule there is one loop."""
+        with self._starting:
+            collector = self._collectors.get(loop)
+            if collector is None:
+                collector = self._collectors[loop] = _Collector(loop, self._submit, self._deadline_s)
+        self._latest = collector
+        return collector
+
     def _submit(self, batch: "_Batch") -> None:
         with shielded(), self._starting:
             if self._batches is None:
@@ -256,7 +264,8 @@ class _Waiter(_Call):
 class _Collector:
     """What the coroutines of one event loop want stored; touched by that loop alone, one write under way at a time."""
 
-    def __init__(self, submit: "Callable[[_Batch], None]", deadline_s: float) -> None:
+    def __init__(self, loop: "AbstractEventLoop", submit: "Callable[[_Batch], None]", deadline_s: float) -> None:
+        self.loop = weakref.ref(loop)
         self._submit = submit
         self._deadline_s = deadline_s
         self._pending: deque[_Entry] = deque()
@@ -318,6 +327,14 @@ class _Batch:
 
 if TYPE_CHECKING:
     _Entry = tuple[_Call, Future[Answer | None]]
+
+
+@cache
+def _get_running_loop() -> "Callable[[], AbstractEventLoop]":
+    """Import asyncio late, because most of those who import penstock have no use for it."""
+    from asyncio import get_running_loop
+
+    return get_running_loop
 
 
 def _copy_of(error: EngineUnavailable) -> EngineUnavailable:
