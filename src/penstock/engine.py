@@ -74,7 +74,7 @@ class Clock(Protocol):
         ...
 
 
-class AddRequest(Struct, frozen=True):
+class AddRequest(Struct, frozen=True, gc=False):
     """Up to 1,000 jobs that are stored whole or not at all.
 
     Attributes:

@@ -1,4 +1,7 @@
-"""The values that cross every boundary: what is asked of the store, what it hands out, what comes back."""
+"""The values that cross every boundary: what is asked of the store, what it hands out, what comes back.
+
+Those of which each job has one are not looked at by the garbage collector: frozen values can hold no cycle.
+"""
 
 import re
 from typing import Literal, NewType
@@ -130,7 +133,7 @@ class Details(Struct, frozen=True, omit_defaults=True):
 NO_DETAILS = Details()
 
 
-class NewJob(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NewJob(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A job as the client asks for it.
 
     Attributes:
@@ -191,7 +194,7 @@ class Progress(Struct, frozen=True, omit_defaults=True):
     note: str = ""
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+class Claim(Struct, frozen=True, gc=False, kw_only=True):
     """What a process holds on a job: the fence, and all it needs to run and settle it.
 
     Attributes:
@@ -228,7 +231,7 @@ class LedgerEntry(Struct, frozen=True, omit_defaults=True):
     value: bytes
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class Change(Struct, frozen=True, gc=False, kw_only=True):
     """What the policy makes of an outcome: the next state, and everything written with it.
 
     Attributes:

@@ -21,7 +21,7 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Struct, frozen=True, gc=False, kw_only=True):
     """One ended attempt.
 
     Attributes:
