@@ -20,6 +20,11 @@ settings.register_profile("drawn", max_examples=1000, deadline=None)
 settings.load_profile("fixed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first, so that the end of a run in several processes is not one test that all wait for."""
+    items.sort(key=lambda item: "tests/torture/test_kills.py" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis that all tests of one process share: each uses keys of its own prefix. It keeps nothing on disk."""

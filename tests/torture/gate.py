@@ -1,14 +1,18 @@
-"""The lock in front of a SQLite store's transactions, looked at from outside."""
+"""The locks in front of a SQLite store's transactions, looked at from outside."""
 
 import fcntl
 from pathlib import Path
 
 
 def is_gate_held(folder: Path) -> bool:
-    """Say whether somebody writes to the store.db of a folder; who is frozen then keeps it from everybody."""
-    with open(folder / "store.db-penstock" / "gate", "rb") as gate:
+    """Say whether somebody writes to a folder's store.db, or is about to; frozen then, he keeps it from everybody."""
+    return any(_is_held(folder / "store.db-penstock" / name) for name in ("turn", "gate"))
+
+
+def _is_held(lock: Path) -> bool:
+    with open(lock, "rb") as opened:
         try:
-            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

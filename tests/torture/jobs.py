@@ -19,18 +19,7 @@ from penstock.engines.open import open_engine
 from penstock.model.errors import EngineDown
 from penstock.model.job import Change, ProcessId
 from tests.torture import mines
-from tests.torture.gate import is_gate_held
-from tests.torture.processes import await_true
-from tests.torture.records import (
-    EFFECTS,
-    FREEZE_AT_DELIVERY,
-    LOSE_REPLIES,
-    LOST,
-    PROCESSES,
-    Record,
-    folder,
-    store_url,
-)
+from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, PROCESSES, Record, store_url
 
 app = Penstock(store_url())
 effects = Record(EFFECTS)
@@ -145,16 +134,17 @@ def _lose_replies(every: int) -> None:
     engine.exchange = lossy_exchange
 
 
-def _freeze_at_delivery() -> None:
+def _freeze_at_delivery(until: Path) -> None:
+    """Freeze before what has ended is delivered, again and again until the file is there."""
     engine = _engine()
     exchange = engine.exchange
 
     def freezing_exchange(
         self: Engine, process: ProcessId, beat: int, changes: Sequence[Change], want: Want | None
     ) -> Answer:
-        if changes:
-            await_true(lambda: not is_gate_held(folder()), "no other thread is within a transaction")
+        while changes and not until.exists():
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.01)  # for another thread that was frozen within a transaction
         return cast(Answer, exchange(self, process, beat, changes, want))
 
     engine.exchange = freezing_exchange
@@ -162,8 +152,8 @@ def _freeze_at_delivery() -> None:
 
 if _is_process_of_a_worker():
     _tell_who_exchanges()
-    if os.environ.get(FREEZE_AT_DELIVERY):
-        _freeze_at_delivery()
+    if until := os.environ.get(FREEZE_AT_DELIVERY):
+        _freeze_at_delivery(Path(until))
     if every := os.environ.get(LOSE_REPLIES):
         _lose_replies(int(every))
     if seed := os.environ.get(mines.SEED):

@@ -74,10 +74,23 @@ class Scene:
             frozen: Process = getattr(self, name)
             while name in who:
                 frozen.freeze()
-                if not is_gate_held(self.folder):
+                if self.is_outside_of_transactions(frozen):
                     break
-                frozen.send(signal.SIGCONT)
-                await_true(lambda: not is_gate_held(self.folder), "the transaction ends")
+
+    def is_outside_of_transactions(self, frozen: Process) -> bool:
+        """Say whether a frozen process holds nobody up; else it is thawed to end its transaction."""
+        if not is_gate_held(self.folder):
+            return True
+        frozen.send(signal.SIGCONT)
+        await_true(lambda: not is_gate_held(self.folder), "the transaction ends")
+        return False
+
+    def await_frozen(self, why: str) -> None:
+        """Wait until the process has frozen itself."""
+        while True:
+            await_true(self.process.is_stopped, why)
+            if self.is_outside_of_transactions(self.process):
+                return
 
     def thaw(self) -> None:
         self.process.send(signal.SIGCONT)
@@ -147,14 +160,16 @@ def test_process_whose_supervisor_is_frozen_ends_what_it_runs_when_its_lease_is_
 def test_late_result_is_refused_and_counted(
     app: Penstock, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(FREEZE_AT_DELIVERY, "yes")
+    delivery = folder / "delivery"
+    monkeypatch.setenv(FREEZE_AT_DELIVERY, str(delivery))
     with staged(app, url, folder) as scene:
         monkeypatch.delenv(FREEZE_AT_DELIVERY)
         scene.freeze("supervisor")
         scene.open_gate(scene.first_claim)
-        await_true(scene.process.is_stopped, "the process has a result to deliver and is frozen")
+        scene.await_frozen("the process has a result to deliver and is frozen")
         with working(url, app=APP, lease=f"{LEASE_S}s", slots=1):
             claim = scene.await_began(2)
+            delivery.touch()
             scene.process.send(signal.SIGCONT)
             await_true(scene.process.has_ended, "the process hears that its lease is void and ends")
             await_true(lambda: scene.worker.has_said("late result refused"), "the refusal is logged")
