@@ -16,8 +16,8 @@ demo: .venv/installed ## Show penstock at work
 	@$(BIN)/penstock demo
 
 test: check servers ## Run everything but the torture tests
-	@echo "running the quick tests, two at a time ..."
-	@$(PYTEST) -m "not slow and not torture" -n 2 --junitxml=build/quick.xml
+	@echo "running the quick tests, three at a time ..."
+	@$(PYTEST) -m "not slow and not torture" -n 3 --junitxml=build/quick.xml
 	@echo "running the slow tests that bear company, four at a time ..."
 	@$(PYTEST) -m "slow and not lonely and not torture" -n 4 --maxschedchunk 1 --junitxml=build/slow.xml
 	@echo "running those that mind the time, one at a time ..."
@@ -29,8 +29,8 @@ servers: ## Find or install the servers that the tests start
 	@tools/find-servers
 
 quick: .venv/installed servers ## Run the tests that need no patience
-	@echo "running the quick tests, two at a time ..."
-	@$(PYTEST) -m "not slow and not torture" -n 2
+	@echo "running the quick tests, three at a time ..."
+	@$(PYTEST) -m "not slow and not torture" -n 3
 
 check: .venv/installed ## Check lint, formatting and types
 	@echo "checking lint, formatting and types ..."

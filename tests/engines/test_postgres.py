@@ -66,7 +66,7 @@ class TestPostgresAgainstMemory(PostgresAgainstMemory.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class TestPostgresAgainstMemoryForLong(PostgresAgainstMemory.TestCase):
-    settings = settings(max_examples=12, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=6, stateful_step_count=60, deadline=None)
 
 
 @pytest.mark.torture

@@ -17,7 +17,7 @@ from penstock.worker.relay import LEASE_MS, carry
 from tests.engines.databases import SqliteDatabase, made
 from tests.engines.sqlite.children import Child, tell
 
-KILLS = 25
+KILLS = 15
 
 
 @pytest.mark.slow
