@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from penstock.model.errors import (
 from penstock.model.job import Claim, Details, JobId, ProcessId, Unique
 from penstock.model.states import State
 from penstock.testing.conformance.trial import change, new_job, want
+from tests.polling import comes_true
 from tests.servers.postgres import PostgresServer
 from tests.servers.programs import postgres_program
 from tests.servers.proxy import Proxy
@@ -90,14 +91,6 @@ class Worker:
 def add(engine: Engine, **fields: object) -> str:
     [[added]] = engine.add([AddRequest((new_job(**fields),))])  # type: ignore[misc, arg-type]
     return added.id
-
-
-def eventually(happens: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if happens():
-            return True
-    return False
 
 
 # -- the schema -------------------------------------------------------------------------------------------------------
@@ -240,7 +233,7 @@ def test_server_that_began_anew_is_looked_at_anew() -> None:
         assert worker.claim()
         engine.store.query("DELETE FROM penstock.lines RETURNING 1")
         server.restart()
-        assert eventually(lambda: _is_up(engine))
+        assert comes_true(lambda: _is_up(engine))
         add(engine, id="second")
         assert [claim.id for claim in worker.claim()] == ["second"]
         engine.close()
@@ -275,9 +268,9 @@ def test_job_that_is_committed_behind_a_later_one_is_claimed(engine: PostgresEng
     assert [claim.id for claim in worker.claim()] == ["early"]
     assert worker.claim() == ()
     time_for_cursors_to_settle = time.monotonic() + 0.5
-    assert eventually(lambda: worker.claim() or time.monotonic() > time_for_cursors_to_settle)
+    assert comes_true(lambda: worker.claim() or time.monotonic() > time_for_cursors_to_settle)
     other.commit()
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["late"])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == ["late"])
 
 
 def test_wait_finds_a_job_that_was_committed_behind_the_mark_unheard(
@@ -308,7 +301,7 @@ def someone_waits(engine: PostgresEngine) -> Iterator[None]:
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    assert eventually(lambda: engine._listener.listens((WORK,)))
+    assert comes_true(lambda: engine._listener.listens((WORK,)))
     try:
         yield
     finally:
@@ -325,7 +318,7 @@ def test_job_whose_claim_was_rolled_back_is_claimed_by_another(
     add(engine, id="free")
     assert [claim.id for claim in worker.claim()] == ["free"]
     other.rollback()
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["held"])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == ["held"])
 
 
 def test_counts_stay_exact_when_they_are_folded(engine: PostgresEngine, other: psycopg.Connection) -> None:
@@ -390,7 +383,7 @@ def test_long_transaction_that_enqueued_holds_nobody_up(engine: PostgresEngine, 
     assert [claim.id for claim in worker.claim()] == ["beside"]
     engine.tend(P)
     other.commit()
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["within"])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == ["within"])
 
 
 @pytest.mark.parametrize("until", ["ended", "started"])
@@ -474,7 +467,7 @@ def test_replacements_of_a_key_that_cannot_be_seen_yet_are_passed_over(
     engine.tend(P)
     assert [claim.id for claim in worker.claim()] == ["plain"]
     other.rollback()
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == ["blocked-99"])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == ["blocked-99"])
 
 
 def test_connection_that_commits_by_itself_is_refused(engine: PostgresEngine, url: str) -> None:
@@ -526,7 +519,7 @@ def test_plain_sql_enqueues_a_job_that_a_worker_can_read(engine: PostgresEngine,
     row = other.execute("SELECT penstock.enqueue('mail', 't', '[1, {\"a\": null}]', priority => 5)").fetchone()
     other.commit()
     assert row is not None
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == [row[0]])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == [row[0]])
     [job] = engine.get([row[0]])
     assert job is not None
     assert (job.queue, job.priority, job.state) == ("mail", 5, State.RUNNING)
@@ -571,9 +564,9 @@ def test_open_transaction_that_began_a_line_holds_up_no_other_producer(
         assert [claim.id for claim in worker.claim()] == ["added"]
         third.commit()
         assert len(engine.find(Filter(queue="fresh")).jobs) == 3
-        assert eventually(lambda: len(worker.claim()) == 2)
+        assert comes_true(lambda: len(worker.claim()) == 2)
         other.commit()
-    assert eventually(lambda: len(worker.claim()) == 2)
+    assert comes_true(lambda: len(worker.claim()) == 2)
     assert [(row.queue, row.states) for row in engine.counts()] == [("fresh", {State.RUNNING: 5})]
     assert {finding.subject: finding.verdict for finding in examine(url, deep=True).findings}["counts"] == "ok"
 
@@ -591,7 +584,7 @@ def test_job_of_a_line_begun_in_its_transaction_can_be_altered_before_it_has_arr
         engine.alter([moved], Edit(queue="other"))
         engine.alter([cancelled], Cancel())
         assert [claim.id for claim in worker.claim()] == [kicked]
-    assert eventually(lambda: [claim.id for claim in worker.claim()] == [moved])
+    assert comes_true(lambda: [claim.id for claim in worker.claim()] == [moved])
     assert {row.queue: row.states for row in engine.counts()} == {
         "fresh": {State.RUNNING: 1, State.CANCELLED: 1},
         "other": {State.RUNNING: 1},
@@ -616,7 +609,7 @@ def test_trigger_enqueues_with_the_row_or_not_at_all(engine: PostgresEngine, oth
     other.execute("INSERT INTO public.orders VALUES (2)")
     other.commit()
     found: list[Claim] = []
-    assert eventually(lambda: found.extend(worker.claim()) or found)
+    assert comes_true(lambda: found.extend(worker.claim()) or found)
     assert [json.decode(decode_envelope(claim.envelope, None).args) for claim in found] == [[2]]
 
 
@@ -762,7 +755,7 @@ def test_arrivals_that_are_still_to_come_are_left_where_they_are(
         engine.tend(P)
         other.commit()
     worker = Worker(engine)
-    assert eventually(lambda: len(worker.claim()) == 1)
+    assert comes_true(lambda: len(worker.claim()) == 1)
 
 
 def test_open_transaction_that_enqueued_into_a_bounded_queue_lets_counts_be_folded(
@@ -858,7 +851,7 @@ def test_call_whose_answer_is_overdue_may_have_been_done(url: str, other: psycop
     other.commit()
     with pytest.raises(EngineDown, match="may have been done"):
         add(engine, id="late")
-    assert eventually(lambda: engine.get([JobId("late")]) != [None])
+    assert comes_true(lambda: engine.get([JobId("late")]) != [None])
     engine.close()
 
 
@@ -906,7 +899,7 @@ def test_job_that_is_claimed_while_it_is_cancelled_is_told_to_its_holder(
     altering = threading.Thread(target=engine.alter, args=([JobId("first")], Cancel()))
     altering.start()
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    assert eventually(lambda: engine.store.query(waits) == [(1,)])
+    assert comes_true(lambda: engine.store.query(waits) == [(1,)])
     [claim] = worker.claim()
     other.commit()
     altering.join(DEADLINE_S)
@@ -980,7 +973,7 @@ def test_listener_that_was_ended_listens_again(engine: PostgresEngine, other: ps
 
     def listener() -> int:
         found: list[int] = []
-        assert eventually(lambda: found.extend(pid for (pid,) in other.execute(locks)) or found)
+        assert comes_true(lambda: found.extend(pid for (pid,) in other.execute(locks)) or found)
         return found[0]
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -1038,7 +1031,7 @@ def test_exchange_that_waited_while_its_process_was_voided_claims_nothing(
     late = threading.Thread(target=exchange)
     late.start()
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    assert eventually(lambda: engine.store.query(waits) == [(1,)])
+    assert comes_true(lambda: engine.store.query(waits) == [(1,)])
     other.execute("UPDATE penstock.processes SET void = true")
     other.commit()
     late.join(DEADLINE_S)

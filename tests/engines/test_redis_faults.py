@@ -32,6 +32,7 @@ from penstock.model.outcome import Ending
 from penstock.model.states import State
 from penstock.testing.clock import TurnedClock
 from penstock.testing.conformance.trial import P1, P2, change, new_job, want
+from tests.polling import comes_true
 from tests.servers.process import free_port
 from tests.servers.proxy import Proxy
 from tests.servers.redis import RedisServer, Sentinel
@@ -734,11 +735,3 @@ def until_it_answers(engine: Engine):  # type: ignore[no-untyped-def]  # whateve
             return engine.describe()
         except EngineUnavailable:
             assert time.monotonic() < deadline, "the engine does not come back"
-
-
-def comes_true(happens) -> bool:  # type: ignore[no-untyped-def]  # any condition
-    deadline = time.monotonic() + PROMPT_S
-    while time.monotonic() < deadline:
-        if happens():
-            return True
-    return False

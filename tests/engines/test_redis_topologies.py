@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -17,20 +17,12 @@ from penstock.model.job import JobId
 from penstock.model.states import State
 from penstock.testing.conformance.trial import P1, change, new_job, want
 from tests.cli.desk import working
+from tests.polling import comes_true
 from tests.servers.process import free_port
 from tests.servers.redis import RedisServer, Sentinel
 
 PROMPT_S = 20.0
 SLOT = slot_of(b"{penstock}:")
-
-
-def comes_true(happens: Callable[[], bool], within_s: float = PROMPT_S) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if happens():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def add(engine: Engine, *ids: str) -> None:

@@ -48,7 +48,13 @@ _STATUSES: tuple[tuple[int, tuple[type[PenstockError], ...]], ...] = (
     (
         USAGE,
         (
-            *(SettingsInvalid, DurationInvalid, TextInvalid, TaskInvalid, TaskUnknown, PayloadInvalid, EngineUnknown),
+            SettingsInvalid,
+            DurationInvalid,
+            TextInvalid,
+            TaskInvalid,
+            TaskUnknown,
+            PayloadInvalid,
+            EngineUnknown,
             AppNotFound,
         ),
     ),

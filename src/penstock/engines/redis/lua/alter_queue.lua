@@ -1,7 +1,8 @@
 -- Set a queue's switches.
 --
--- before -> after: the queue in `paused` or not, its bound in `bounds` or not. Resuming brings its lines back into `lines`
--- and draws a seq, so that who waits for work looks again. ARGV: clock, queue, `1` to pause, `0` to resume, or empty; bound, `-` to lift it, or empty.
+-- before -> after: the queue in `paused` or not, its bound in `bounds` or not. Resuming brings its lines back into
+-- `lines` and draws a seq, so that who waits for work looks again.
+-- ARGV: clock, queue, `1` to pause, `0` to resume, or empty; bound, `-` to lift it, or empty.
 -- include common
 
 local queue, paused, bound = my.take(), my.take(), my.take()

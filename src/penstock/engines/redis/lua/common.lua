@@ -40,7 +40,8 @@
 -- paused, bounds         set of queues; hash queue -> most unfinished jobs
 -- workers        hash    worker -> MessagePack [info, enrolled, lease_ms]; draining: set of workers
 -- processes      hash    process -> `number worker`; void: the same of processes whose lease is void; deaths: void
---                        process -> tokens of the claims that had begun in it, if its end was seen; leases: zset of ends; boots: process -> boot of the clock; beats: process -> [beat, mark, late ids ...]
+--                        process -> tokens of the claims that had begun in it, if its end was seen; leases: zset of
+--                        ends; boots: process -> boot of the clock; beats: process -> [beat, mark, late ids ...]
 -- news:KIND      stream  work (id = seq), done (= ended), due (= scheduled), steer (= steered)
 
 local P, call = KEYS[1], redis.call
