@@ -41,10 +41,11 @@ def interrupted() -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_moment_leaves_no_lock_held(tmp_path: Path) -> None:
-    with closing(opened(tmp_path / "store.db", timeout_s=2)) as engine:
-        add_one(engine)
+    path = tmp_path / "store.db"
+    with closing(opened(path, timeout_s=2)) as engine, closing(opened(path, timeout_s=2)) as another:
         intake, heard = Intake(lambda: engine), 0
         while heard < INTERRUPTS:
+            add_one(another)  # as another process would; nothing of the interrupted call stands in its way
             try:
                 with interrupted():
                     while True:

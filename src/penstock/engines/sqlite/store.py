@@ -84,21 +84,31 @@ class Store:
         try:
             if not self._write_mutex.enter(self.timeout_s) or self._is_writing:
                 raise self._errors.busy()
-            db = self._writer or self._open_writer(deadline)
-            self._enter(deadline)
-            try:
-                self._check_identity(self._writer_identity, has_gate=True)
-                self._begin(db, deadline)
-                return self._commit(db, work)
-            finally:
-                self._turnstile.leave()
+            return self._write_alone(work, deadline)
         except VENDOR_ERRORS as error:
             raise self._dropping(self._errors.told(error)) from error
         except EngineError as error:
             self._dropping(error)
             raise
         finally:
-            self._write_mutex.leave()
+            try:  # noqa: SIM105 (`suppress` is Python code, which Ctrl-C may end before it does anything)
+                self._write_mutex.release()
+            except RuntimeError:
+                pass  # it was not entered
+
+    def _write_alone(self, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
+        """Pass the gate, do work, commit. Wherever Ctrl-C comes, other processes find gate and file free."""
+        try:
+            db = self._writer or self._open_writer(deadline)
+            self._enter(deadline)
+            self._check_identity(self._writer_identity, has_gate=True)
+            self._begin(db, deadline)
+            done = self._commit(db, work)
+            self._turnstile.leave()
+        except BaseException:
+            self._back_out()
+            raise
+        return done
 
     def _commit(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Do work and commit; what this thread calls meanwhile, from a signal handler or a finalizer, is refused."""
@@ -106,14 +116,19 @@ class Store:
         try:
             done = work(db)
             db.execute("COMMIT")
-        except BaseException:
-            self._roll_back(db)
-            raise
         finally:
             self._is_writing = False
         if self._is_log_long(db):
             self._checkpoint(db)
         return done
+
+    def _back_out(self) -> None:
+        """Take back a transaction that may be open, and let the next writer through."""
+        try:
+            if self._writer is not None:
+                self._roll_back(self._writer)
+        finally:
+            self._turnstile.leave()
 
     def _roll_back(self, db: sqlite3.Connection) -> None:
         """Take the transaction back; whoever remembers what it wrote must forget it before the next one begins."""
@@ -144,7 +159,10 @@ class Store:
             self._drop_reader()
             raise
         finally:
-            self._read_mutex.leave()
+            try:  # noqa: SIM105 (`suppress` is Python code, which Ctrl-C may end before it does anything)
+                self._read_mutex.release()
+            except RuntimeError:
+                pass  # it was not entered
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -192,7 +210,7 @@ class Store:
         IMMEDIATE always: a read transaction that turns into a write fails at once when another writer came between.
         """
         if db.in_transaction:
-            self._roll_back(db)  # Ctrl-C came right after the last one had begun
+            self._roll_back(db)  # Ctrl-C came twice, the second time before the last one was taken back
         left_s = deadline - time.monotonic()
         if left_s > self.timeout_s / 2:
             db.execute("BEGIN IMMEDIATE")

@@ -31,15 +31,13 @@ class Turnstile:
         """
         if self._gate < 0:
             self._open()
-        if not _lock(self._turn, deadline):
-            return False
         try:
-            return _lock(self._gate, deadline)
+            return _lock(self._turn, deadline) and _lock(self._gate, deadline)
         finally:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
 
     def leave(self) -> None:
-        """Give the gate back."""
+        """Give the gate back; nothing if it is not held."""
         if self._gate >= 0:
             fcntl.flock(self._gate, fcntl.LOCK_UN)
 
