@@ -157,10 +157,10 @@ class RedisEngine:
             self._long_way -= 1
             return False
         arguments: list[Argument] = [self._time(), "", ""]
-        for request in batch:
-            if request.parent is not None or not pack_plain(request.jobs, arguments):
-                return False
-        ids = [job.id for request in batch for job in request.jobs]
+        jobs = [job for request in batch for job in request.jobs]
+        if any(request.parent is not None for request in batch) or not pack_plain(jobs, arguments):
+            return False
+        ids = [job.id for job in jobs]
         if not ids or len(set(ids)) < len(ids):
             return False
         arguments[1:3] = min(ids), _greatest_of_many(ids)
