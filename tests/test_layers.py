@@ -24,7 +24,7 @@ CLIENT = (
 SHARED = ("engines.clock", "engines.checks")
 WITHIN_ENGINES = tuple(
     f"engines.{name}"
-    for name in ("arriving", "callers", "forms", "loading", "matching", "statements", "steering", "views")
+    for name in ("arriving", "callers", "forms", "guard", "loading", "matching", "statements", "steering", "views")
 )
 STANDING = ("serving", "promises")
 BELOW_FACES = (*BELOW_CLIENT, *SHARED, *CLIENT, *STANDING, "worker")

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +18,7 @@ from penstock.model.errors import (
 )
 from penstock.model.job import JobId, NewJob
 from penstock.task import new_id
+from tests.polling import await_true
 
 WAIT_S = 10.0
 
@@ -59,16 +60,6 @@ def a_request(id: str | None = None, envelope: bytes = b"{}", jobs: int = 1) -> 
     return AddRequest(tuple(NewJob(id=JobId(id) if id else new_id(), task="t", envelope=envelope) for _ in range(jobs)))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Poll; the intake tells nobody that a caller has queued."""
-    pause = threading.Event()
-    for _ in range(int(WAIT_S / 0.002)):
-        if condition():
-            return
-        pause.wait(0.002)
-    raise AssertionError("it did not come to pass")
-
-
 def test_callers_that_come_during_a_write_share_the_next_one() -> None:
     gate = Gate()
     intake = an_intake(gate)
@@ -77,7 +68,7 @@ def test_callers_that_come_during_a_write_share_the_next_one() -> None:
         first = pool.submit(intake.add, a_request())
         assert gate.entered.wait(WAIT_S)
         others = [pool.submit(intake.add, a_request()) for _ in range(20)]
-        until(lambda: len(intake._queued) == 20)
+        await_true(lambda: len(intake._queued) == 20)
         gate.open.set()
         answers = [future.result(WAIT_S) for future in [first, *others]]
     assert gate.sizes == [1, 20]
@@ -91,7 +82,7 @@ def test_nobody_returns_before_the_commit_that_holds_its_jobs() -> None:
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(intake.add, a_request()) for _ in range(2)]
         assert gate.entered.wait(WAIT_S)
-        until(lambda: len(intake._queued) == 1)
+        await_true(lambda: len(intake._queued) == 1)
         assert not any(future.done() for future in futures)
         gate.open.set()
         assert all(future.result(WAIT_S) for future in futures)
@@ -105,7 +96,7 @@ def test_one_write_takes_at_most_1000_jobs() -> None:
         futures = [pool.submit(intake.add, a_request())]
         assert gate.entered.wait(WAIT_S)
         futures += [pool.submit(intake.add, a_request(jobs=400)) for _ in range(3)]
-        until(lambda: len(intake._queued) == 3)
+        await_true(lambda: len(intake._queued) == 3)
         gate.open.set()
         assert [len(future.result(WAIT_S)) for future in futures] == [1, 400, 400, 400]
     assert gate.sizes == [1, 2, 1]
@@ -121,7 +112,7 @@ def test_a_refusal_reaches_only_the_one_who_asked() -> None:
         pool.submit(intake.add, a_request())
         assert gate.entered.wait(WAIT_S)
         good, bad = pool.submit(intake.add, a_request()), pool.submit(intake.add, a_request("known", b"2"))
-        until(lambda: len(intake._queued) == 2)
+        await_true(lambda: len(intake._queued) == 2)
         gate.open.set()
         assert good.result(WAIT_S)
         with pytest.raises(IdempotencyConflict):
@@ -136,7 +127,7 @@ def test_what_the_engine_refuses_to_look_at_reaches_only_the_one_who_asked() -> 
         pool.submit(intake.add, a_request())
         assert gate.entered.wait(WAIT_S)
         good, bad = pool.submit(intake.add, a_request()), pool.submit(intake.add, a_request("x" * 65))
-        until(lambda: len(intake._queued) == 2)
+        await_true(lambda: len(intake._queued) == 2)
         gate.open.set()
         assert good.result(WAIT_S)
         with pytest.raises(ValueError, match="no id of a job"):
@@ -178,7 +169,7 @@ def test_a_leader_that_is_interrupted_leaves_nobody_waiting() -> None:
         leader = pool.submit(intake.add, a_request())
         assert gate.entered.wait(WAIT_S)
         followers = [pool.submit(intake.add, a_request()) for _ in range(2)]
-        until(lambda: len(intake._queued) == 2)
+        await_true(lambda: len(intake._queued) == 2)
         gate.open.set()
         with pytest.raises(KeyboardInterrupt):
             leader.result(WAIT_S)
@@ -307,7 +298,7 @@ def test_followers_of_an_interrupted_leader_are_stored_all_the_same(when: str) -
         first = pool.submit(add_or_error, intake, a_request())
         assert gate.entered.wait(WAIT_S)
         others = [pool.submit(add_or_error, intake, request) for request in requests]
-        until(lambda: len(intake._queued) == 4)
+        await_true(lambda: len(intake._queued) == 4)
         if when == "writes":
             gate.interrupts = 1
         gate.open.set()
@@ -327,7 +318,7 @@ def test_followers_of_a_failing_leader_do_not_wait_for_as_long_again() -> None:
         first = pool.submit(add_or_error, intake, a_request())
         assert gate.entered.wait(WAIT_S)
         others = [pool.submit(add_or_error, intake, a_request()) for _ in range(5)]
-        until(lambda: len(intake._queued) == 5)
+        await_true(lambda: len(intake._queued) == 5)
         threading.Timer(0.6, gate.open.set).start()
         errors = [future.result(WAIT_S) for future in [first, *others]]
     assert [type(error) for error in errors] == [EngineBusy] * 6

@@ -19,7 +19,6 @@ from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, Filter, Ki
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
 from penstock.engines.postgres.exchanging import Head, Sight
-from penstock.engines.postgres.guard import ClockGuard
 from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.listening import WORK
 from penstock.engines.postgres.schema import schema_version
@@ -1077,16 +1076,6 @@ def test_lease_that_was_given_before_the_clock_was_set_back_is_cut(
     assert min(view.lease_left_ms for view in engine.workers()) > 3_500_000
     engine.tend(tender.process)
     assert all(0 < view.lease_left_ms <= 60_000 for view in engine.workers())
-
-
-def test_guard_spares_leases_as_long_as_the_longest_lasts() -> None:
-    guard = ClockGuard()
-    assert guard.trusts(1_000_000, 5.0, lambda: 60_000)
-    assert guard.trusts(1_003_000, 6.0, lambda: 60_000)  # two seconds more than passed here are no jump
-    assert not guard.trusts(9_000_000, 7.0, lambda: 60_000)
-    assert not guard.trusts(9_059_900, 66.9, lambda: 60_000)
-    assert guard.trusts(9_060_000, 67.0, lambda: 60_000)
-    assert guard.trusts(1_000_000, 68.0, lambda: 60_000)
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from penstock.engine import Added, AddRequest, Cancel, Death, Engine, Examinatio
 from penstock.engines.open import examine, is_there, open_engine
 from penstock.engines.redis.engine import RedisEngine
 from penstock.engines.redis.errors import Refusal, Translator
-from penstock.engines.redis.guard import ClockGuard
 from penstock.engines.redis.scripts import scripts_for
 from penstock.engines.redis.server import Facts, slot_of
 from penstock.model.errors import (
@@ -597,25 +596,6 @@ def test_lease_that_a_clock_set_back_made_too_long_is_cut(server: RedisServer, e
     assert left_ms <= 30_000
 
 
-def test_clock_set_forward_voids_nothing_before_the_living_could_renew() -> None:
-    guard = ClockGuard()
-    guard.note_lease(60_000)
-    assert guard.expect(5.0) == ("", 0)
-    guard.note(1_000_000, 5.0, jumped=False)
-    assert guard.expect(6.0) == (1_003_000, 0)
-    guard.note(9_000_000, 6.0, jumped=True)
-    assert guard.expect(7.0) == (9_003_000, 1)
-    assert guard.expect(65.9)[1] == 1
-    assert guard.expect(66.0)[1] == 0
-
-
-def test_clock_set_back_is_expected_no_later_than_it_shows() -> None:
-    guard = ClockGuard()
-    guard.note(9_000_000, 5.0, jumped=False)
-    guard.note(1_000_000, 6.0, jumped=False)
-    assert guard.expect(6.0) == (1_002_000, 0)
-
-
 def test_lease_that_was_given_before_the_clock_was_set_back_is_cut(server: RedisServer, engine: RedisEngine) -> None:
     with server.client() as client:
         client.zincrby("{penstock}:leases", 3_600_000, P2)
@@ -631,7 +611,7 @@ def test_server_that_shows_a_later_time_than_can_be_is_not_believed(server: Redi
     engine.tend(tender)
     with server.client() as client:
         client.zadd("{penstock}:leases", {P1: 1, P2: 1})
-    engine._guard.note(1, time.monotonic(), jumped=False)  # as if the server had shown a far earlier time a moment ago
+    engine._guard.note(1, time.monotonic())  # as if the server had shown a far earlier time a moment ago
     assert engine.tend(tender).taken == ()
     assert engine.tend(tender).taken == ()
 

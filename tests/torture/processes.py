@@ -3,12 +3,10 @@
 import os
 import select
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-PROMPT_S = 30.0
+from tests.polling import await_true
 
 
 class Process:
@@ -63,15 +61,6 @@ def workers_processes(supervisor: Process) -> list[Process]:
     """Give the processes that work for a supervisor."""
     found = [Process.found(pid, "process", "penstock.worker.process") for pid in supervisor.children()]
     return [process for process in found if process is not None]
-
-
-def await_true(condition: Callable[[], Any], what: str, timeout_s: float = PROMPT_S) -> Any:
-    """Poll until the condition holds."""
-    until = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < until, f"within {timeout_s:.0f} s it did not happen that {what}"
-        time.sleep(0.002)
-    return found
 
 
 def _read(pid: int, name: str) -> str:

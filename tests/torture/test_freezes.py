@@ -15,8 +15,9 @@ from penstock.client import Penstock
 from penstock.handle import JobHandle
 from penstock.model.job import Job
 from penstock.model.states import State
+from tests.polling import await_true
 from tests.torture.gate import is_gate_held
-from tests.torture.processes import Process, await_true, workers_processes
+from tests.torture.processes import Process, workers_processes
 from tests.torture.records import EFFECTS, FREEZE_AT_DELIVERY, LOSE_REPLIES, LOST, Trail
 from tests.worker.harness import Worker, stored, working
 

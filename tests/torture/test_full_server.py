@@ -19,8 +19,8 @@ from penstock.model.job import NewJob, ProcessId
 from penstock.model.states import State
 from penstock.testing.conformance.trial import change, new_job, want
 from tests.conftest import start
+from tests.polling import await_true
 from tests.servers.postgres import PostgresServer
-from tests.torture.processes import await_true
 from tests.torture.records import EFFECTS, STORE, Trail
 from tests.worker.harness import working
 

@@ -14,10 +14,10 @@ from penstock.engine import WorkerInfo
 from penstock.engines.open import open_engine
 from penstock.model.job import ProcessId
 from tests.conftest import lasting_server
+from tests.polling import await_true
 from tests.servers.process import ServerProcess
 from tests.torture import mines
 from tests.torture.evidence import Evidence, damage_of_file
-from tests.torture.processes import await_true
 from tests.torture.records import QUEUES, STORE
 from tests.torture.torment import Kill, Torment
 from tests.worker.harness import working

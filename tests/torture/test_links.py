@@ -17,9 +17,9 @@ from penstock.engine import Filter
 from penstock.model.errors import EngineUnavailable
 from penstock.model.states import State
 from tests.conftest import lasting_server
+from tests.polling import await_true
 from tests.servers.process import ServerProcess
 from tests.servers.proxy import Proxy
-from tests.torture.processes import await_true
 from tests.torture.records import EFFECTS, STORE, Trail
 from tests.worker.harness import Worker, working
 

@@ -18,8 +18,9 @@ from penstock.engine import Filter
 from penstock.engines.open import open_engine
 from penstock.model.errors import EngineUnavailable
 from penstock.model.states import State
+from tests.polling import await_true
 from tests.servers.process import ServerProcess
-from tests.torture.processes import Process, await_true, workers_processes
+from tests.torture.processes import Process, workers_processes
 from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, PROCESSES, STORE, Trail
 
 ROOT = Path(__file__).parents[2]

@@ -24,6 +24,7 @@ from penstock.worker.board import Board
 from penstock.worker.channel import Plan
 from penstock.worker.execution import Runnable
 from penstock.worker.runners.contract import Runner, Surroundings
+from tests.polling import await_true
 from tests.worker import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -105,15 +106,6 @@ class Stage:
     def _check(self) -> None:
         while not self._ended.wait(0.02):
             self.runner.check(time.monotonic_ns())
-
-
-def await_true(condition: Callable[[], Any], timeout: float = 15) -> Any:
-    """Poll until the condition holds; fail after the timeout."""
-    until = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < until, "what was waited for did not happen"
-        time.sleep(0.005)
-    return found
 
 
 def open_files() -> int:

@@ -16,8 +16,9 @@ from penstock.worker.channel import Run
 from penstock.worker.forensics import is_stopped
 from penstock.worker.runners.child import Child, ChildRunner
 from penstock.worker.runners.contract import Surroundings
+from tests.polling import await_true
 from tests.worker import lanes
-from tests.worker.harness import Stage, await_true, claim, open_files, plan, working
+from tests.worker.harness import Stage, claim, open_files, plan, working
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 
 from penstock.model.errors import JobFailed
 from penstock.task import Task
+from tests.polling import await_true
 from tests.worker import forks
-from tests.worker.harness import await_true, working
+from tests.worker.harness import working
 
 pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 

@@ -22,8 +22,8 @@ from penstock.worker.notes import LONGEST_LOG, Notes
 from penstock.worker.pump import Pump, Wish
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.thread import ThreadRunner
+from tests.polling import await_true
 from tests.worker import jobs
-from tests.worker.harness import await_true
 
 PROCESS = ProcessId("p1")
 SUCCESS = Outcome(ending=Ending.SUCCEEDED, result=b"1")
@@ -162,7 +162,7 @@ def test_job_added_later_wakes_the_pump(engine: MemoryEngine) -> None:
     rig = Rig(engine)
     for n in range(3):
         id = add(engine, "thread.give", n)
-        await_true(lambda id=id: state(engine, id) is State.SUCCEEDED, timeout=0.9)
+        await_true(lambda id=id: state(engine, id) is State.SUCCEEDED, timeout_s=0.9)
     rig.stop()
 
 
@@ -241,7 +241,7 @@ def test_lane_that_stalled_is_tried_again_soon_although_another_has_places_free(
     runner = HandRunner(2)
     rig = Rig(engine, runner, others={"process": HandRunner(1)})
     running = runner.take()
-    await_true(lambda: runner.started == 3, timeout=4)
+    await_true(lambda: runner.started == 3, timeout_s=4)
     rig.pump.wish(Wish.STOP)
     rig.finish(running)
     rig.join()
@@ -385,7 +385,7 @@ def test_progress_of_a_running_job_is_stored_while_it_runs(engine: MemoryEngine)
     claim = runner.take()
     for done in range(100):
         rig.notes.put(claim, Progress(done), "")
-    await_true(lambda: job_of(engine, id).progress == Progress(99), timeout=3)
+    await_true(lambda: job_of(engine, id).progress == Progress(99), timeout_s=3)
     rig.finish(claim)
     rig.stop()
 

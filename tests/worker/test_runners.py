@@ -21,7 +21,8 @@ from penstock.worker.runners.command import CommandRunner
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.loop import LoopRunner
 from penstock.worker.runners.thread import ThreadRunner
-from tests.worker.harness import Stage, await_true, claim, descriptors_left, open_files, plan
+from tests.polling import await_true
+from tests.worker.harness import Stage, claim, descriptors_left, open_files, plan
 
 PYTHON = ("thread", "loop", "process")
 ALL = (*PYTHON, "command")

@@ -16,8 +16,9 @@ from penstock.model.states import State
 from penstock.worker.channel import Go, Message, Stop
 from penstock.worker.member import Member
 from penstock.worker.supervisor import Supervisor
+from tests.polling import await_true
 from tests.worker import jobs
-from tests.worker.harness import ROOT, application, await_true, descriptors_left, open_files, plan, stored, working
+from tests.worker.harness import ROOT, application, descriptors_left, open_files, plan, stored, working
 
 #: Standard streams, the selector and both ends of the line that wakes it: what a supervisor opens before all else.
 FIRST_FREE = 6
@@ -120,7 +121,7 @@ def test_tasks_that_came_with_a_restart_are_known_of_the_worker(app: Penstock, u
         source.write_text(SHOP + MORE)
         worker.signal(signal.SIGHUP)
         assert app.enqueue("new").result(timeout=10) == 2
-        await_true(lambda: [view.info.tasks for view in app.workers()] == [("new", "old")], timeout=5)
+        await_true(lambda: [view.info.tasks for view in app.workers()] == [("new", "old")], timeout_s=5)
 
 
 def test_broken_application_is_told_in_one_message_of_its_own_lines(url: str, tmp_path: Path) -> None:

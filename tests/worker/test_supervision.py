@@ -26,7 +26,8 @@ from penstock.worker.queues import groups, read_queues
 from penstock.worker.tender import Tender
 from penstock.worker.tending import LAPSE_REST_S, Tending
 from penstock.worker.verdict import STOPPED, Verdict, outcome_of
-from tests.worker.harness import await_true, claim
+from tests.polling import await_true
+from tests.worker.harness import claim
 from tests.worker.test_pump import Through, add, job_of, state
 
 INFO = WorkerInfo(id="w1", lease_ms=30_000)
@@ -68,7 +69,7 @@ def test_dead_process_is_reported_at_once_and_only_what_had_started_is_charged()
     ids = [add(engine, "thread.give", n) for n in range(2)]
     started, waiting = take(engine, FIRST, 2)
     body.heart.report(Death(FIRST, frozenset({started.fence.token})), CRASH)
-    await_true(lambda: all(state(engine, id) is State.READY for id in ids), timeout=2)
+    await_true(lambda: all(state(engine, id) is State.READY for id in ids), timeout_s=2)
     assert job_of(engine, started.id).counters.crashes == 1
     assert str(job_of(engine, started.id).error) == f"crashed: {CRASH.message}"
     assert job_of(engine, waiting.id).counters.attempts == 0
@@ -150,7 +151,7 @@ def test_tending_makes_due_jobs_ready_and_tells_when_nothing_is_left() -> None:
     )
     tending.begin()
     assert isinstance(body.next(), NothingLeft), "a job that is not due yet does not hold a burst up"
-    await_true(lambda: state(engine, later) is State.READY, timeout=3)
+    await_true(lambda: state(engine, later) is State.READY, timeout_s=3)
     assert tending.close(5)
     body.close()
 
@@ -175,7 +176,7 @@ def test_news_missed_between_tending_and_waiting_delay_a_due_job_by_a_poll_at_mo
     tending = Tending(lambda: Deaf(engine), body.tender, body.heart, body.news.put, lease_ms=30_000)
     tending.begin()
     await_true(lambda: added)
-    await_true(lambda: state(engine, added[0]) is State.READY, timeout=1.5)
+    await_true(lambda: state(engine, added[0]) is State.READY, timeout_s=1.5)
     assert tending.close(5)
     body.close()
 

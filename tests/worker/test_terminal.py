@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.harness import ROOT, await_true
+from tests.polling import await_true
+from tests.worker.harness import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 

@@ -15,8 +15,9 @@ from penstock.client import Penstock
 from penstock.model.errors import JobFailed
 from penstock.model.states import State
 from penstock.worker.supervisor import LAST_S
+from tests.polling import await_true
 from tests.worker import jobs
-from tests.worker.harness import application, await_true, stored, working
+from tests.worker.harness import application, stored, working
 
 #: What starting to signal and waiting for the end may take on a busy machine.
 SLACK_S = 1.0
@@ -192,7 +193,7 @@ def test_job_that_ignores_its_timeout_is_killed_and_the_others_finish(url: str, 
     other = jobs.wait_for.enqueue(gate)
     with working(url) as worker:
         await_true(gate.with_suffix(".started").exists)
-        await_true(lambda: worker.has_said("jobs ignore their time limit"), timeout=15)
+        await_true(lambda: worker.has_said("jobs ignore their time limit"), timeout_s=15)
         gate.touch()
         assert other.result(timeout=10) == "seen"
         with pytest.raises(JobFailed, match="timed out: ran on after its timeout"):
@@ -230,7 +231,7 @@ def test_running_job_learns_that_it_was_cancelled(app: Penstock, url: str) -> No
     with working(url):
         await_true(lambda: job.state() is State.RUNNING)
         job.cancel()
-        await_true(lambda: job.state() is State.CANCELLED, timeout=3)
+        await_true(lambda: job.state() is State.CANCELLED, timeout_s=3)
 
 
 def test_supervisor_takes_its_processes_with_it(url: str, tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_commands_and_children_end_with_their_process(app: Penstock, url: str) -
 def test_what_jobs_leave_behind_is_collected_when_it_ends(url: str) -> None:
     with working(url):
         pid = jobs.leave_behind.enqueue().result(timeout=10)
-        await_true(lambda: not Path(f"/proc/{pid}").exists(), timeout=5)
+        await_true(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=5)
 
 
 def below(pid: int) -> list[int]:

@@ -32,11 +32,11 @@ from penstock.engine import (
     WorkerView,
 )
 from penstock.engines import checks
+from penstock.engines.guard import ClockGuard
 from penstock.engines.loading import check_load
 from penstock.engines.postgres import adding, exchanging, leasing, ledger, listening, reading, wire
 from penstock.engines.postgres.altering import Altering, alter_queue
 from penstock.engines.postgres.catalog import Catalog
-from penstock.engines.postgres.guard import ClockGuard
 from penstock.engines.postgres.inspection import durability
 from penstock.engines.postgres.leasing import Now
 from penstock.engines.postgres.loading import Loading
@@ -225,7 +225,11 @@ class PostgresEngine:
     def _trusts_clock(self, session: Session, now_ms: int) -> bool:
         """Cut leases that reach too far, as the clock was set back; say whether it may void those that lapsed."""
         session.do("cut_leases", now_ms, now_ms)
-        return self._guard.trusts(now_ms, time.monotonic(), lambda: session.value("longest_lease"))
+        own_s = time.monotonic()
+        latest_ms = self._guard.latest_ms(own_s)
+        has_jumped = latest_ms is not None and now_ms > latest_ms
+        self._guard.note(now_ms, own_s, lease_ms=session.value("longest_lease") if has_jumped else 0)
+        return not self._guard.spares(own_s)
 
     def wait(self, subject: Subject, since: int, timeout_s: float) -> None:
         self._check_process()

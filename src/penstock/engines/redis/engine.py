@@ -36,10 +36,10 @@ from penstock.engine import (
 )
 from penstock.engines import checks
 from penstock.engines.arriving import retry_after_s
+from penstock.engines.guard import ClockGuard
 from penstock.engines.loading import check_load, held_key, window_ends_ms
 from penstock.engines.redis import altering, reading
 from penstock.engines.redis.address import Address
-from penstock.engines.redis.guard import ClockGuard
 from penstock.engines.redis.inspection import durability_of, notes_of, settings_of
 from penstock.engines.redis.packing import (
     NUMBERS,
@@ -131,7 +131,6 @@ class RedisEngine:
 
     def enrol(self, worker: WorkerInfo, processes: Sequence[ProcessId]) -> str:
         checks.check_worker(worker, processes)
-        self._guard.note_lease(worker.lease_ms)
         info = msgspec.json.encode(worker)
         epoch, *void = self._run("enrol", [worker.id, info, worker.lease_ms, *processes])
         if void:
@@ -221,11 +220,13 @@ class RedisEngine:
         return Renewed(tuple(map(_process, void)), tuple(map(_process, draining)), self._taken(taken))
 
     def tend(self, tender: ProcessId, limit: int = MOST_AT_ONCE) -> Tended:
-        latest_ms, holds_off = ("", 0) if self._clock is not None else self._guard.expect(time.monotonic())
-        arguments: list[Argument] = [tender, limit, self._max_ended, os.urandom(_SEED_BYTES), latest_ms, holds_off]
+        latest_ms = self._guard.latest_ms(time.monotonic()) if self._clock is None else None
+        spares = self._guard.spares(time.monotonic())
+        arguments: list[Argument] = [tender, limit, self._max_ended, os.urandom(_SEED_BYTES)]
+        arguments += ("" if latest_ms is None else latest_ms, int(spares))
         told = self._run("tend", arguments)
-        now_ms, due, expired, pruned, more, next_ms, lapse_ms, scheduled, jumped, *taken = told
-        self._guard.note(now_ms, time.monotonic(), jumped=jumped == 1)
+        now_ms, due, expired, pruned, more, next_ms, lapse_ms, scheduled, lease_ms, *taken = told
+        self._guard.note(now_ms, time.monotonic(), lease_ms=lease_ms)
         self._scheduled = int(scheduled)
         return Tended(
             due=due,

@@ -12,6 +12,12 @@ function my.lease_ms_of(worker)
   return raw and cmsgpack.unpack(raw)[3] or 30000
 end
 
+function my.longest_lease_ms()
+  local longest = 0
+  for _, raw in ipairs(call('HVALS', P .. 'workers')) do longest = math.max(longest, cmsgpack.unpack(raw)[3]) end
+  return longest
+end
+
 function my.renew_lease(name, worker)
   call('ZADD', P .. 'leases', my.text(my.steady + my.lease_ms_of(worker)), name)
   if ARGV[1] ~= '' then call('HSET', P .. 'boots', name, my.boot) end

@@ -4,15 +4,15 @@
 -- ended; old ones forgotten; rates measured.
 -- ARGV: clock, tender, limit, most ended jobs that a queue keeps, random seed of the fences, the latest time that the
 -- clock can show unless it was set forward, or empty; `1` while nothing is to be voided because it was.
--- Answers {now, due, expired, pruned, whether there is more, next_ms or empty, lapse_ms or empty, scheduled, whether the
--- clock jumped, fates and holders, lanes, policies, claims}.
+-- Answers {now, due, expired, pruned, whether there is more, next_ms or empty, lapse_ms or empty, scheduled, the longest
+-- lease if the clock jumped or else 0, fates and holders, lanes, policies, claims}.
 -- include common
 -- include leases
 -- include ends
 -- include taking
 
 local tender, left, most_kept = my.take(), tonumber(my.take()), tonumber(my.take())
-local seed, latest, held_off = my.take(), tonumber(my.take()), my.take() == '1'
+local seed, latest, spares = my.take(), tonumber(my.take()), my.take() == '1'
 local jumped = latest ~= nil and now > latest
 
 -- Cut leases that reach farther than they were given for: the server's clock was set back.
@@ -218,7 +218,7 @@ local function lapse_ms()
 end
 
 if ARGV[1] == '' then cut_leases() end
-if not jumped and not held_off then void_lapsed() end
+if not jumped and not spares then void_lapsed() end
 local due, expired, pruned = make_due(), expire(), prune_old()
 pruned = pruned + prune_surplus()
 drop_overdue('windows', 'uniques')
@@ -229,5 +229,5 @@ local told = my.tell_taken()
 local schedulings = call('HGET', P .. 'meta', 'scheduled') or '0'
 return {
   now, due, expired, pruned, has_more() and 1 or 0, next_ms(), lapse_ms(), schedulings,
-  jumped and 1 or 0, my.taken_fates, my.shown.lanes, my.shown.policies, told,
+  jumped and my.longest_lease_ms() or 0, my.taken_fates, my.shown.lanes, my.shown.policies, told,
 }
