@@ -27,6 +27,7 @@ from benchmarks import (
     recovery,
     report,
     size,
+    verbs,
 )
 from benchmarks.bench import Bench
 from benchmarks.figures import Figure
@@ -45,6 +46,7 @@ THEMES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "idle": idle.measure,
     "recovery": recovery.measure,
     "backlog": backlog.measure,
+    "verbs": verbs.measure,
     "horizon": horizon.measure,
     "size": size.measure,
 }

@@ -14,7 +14,7 @@ _Figures = Mapping[str, Figure]
 
 
 def draw(file: Path, facts: Mapping[str, object], figures: Sequence[Figure]) -> None:
-    """Write a PNG with a panel for each theme that was measured, and one that holds figures against their goals."""
+    """Write a PNG with a panel for each theme that has one, and one that holds figures against their goals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,6 +24,8 @@ def draw(file: Path, facts: Mapping[str, object], figures: Sequence[Figure]) -> 
     panels = [panel for theme, panel in _PANELS.items() if any(key.startswith(f"{theme}.") for key in by_key)]
     if any(figure.goal for figure in figures):
         panels.append(_draw_goals)
+    if not panels:
+        return
     rows = -(-len(panels) // 2)
     sheet, axes = pyplot.subplots(rows, 2, figsize=(15, 5.2 * rows), squeeze=False, layout="constrained")
     for panel, place in zip(panels, axes.flat, strict=False):
@@ -76,6 +78,23 @@ def _draw_latency(place: Any, figures: _Figures) -> None:
     place.grid(alpha=0.3)
 
 
+def _draw_verbs(place: Any, figures: _Figures) -> None:
+    """Draw how long a call takes against how many jobs wait."""
+    lines: dict[str, list[tuple[int, Figure]]] = {}
+    for figure in _of(figures, "verbs.", "µs"):
+        _, verb, backlog = figure.key.split(".")
+        lines.setdefault(verb, []).append((int(backlog), figure))
+    for points in lines.values():
+        label = points[0][1].title.partition(";")[0]
+        place.plot([at for at, _ in points], [figure.value for _, figure in points], marker="o", label=label)
+    place.set_xscale("log")
+    place.set_yscale("log")
+    place.set_xlabel("waiting jobs")
+    place.set_title("a call, µs", loc="left")
+    place.legend(loc="upper left", fontsize=7, ncols=2)
+    place.grid(alpha=0.3)
+
+
 def _draw_goals(place: Any, figures: _Figures) -> None:
     """Draw each figure as a multiple of its goal: to the right of 1 it is met."""
     judged = [(figure, figure.goal) for figure in figures.values() if figure.goal is not None]
@@ -115,4 +134,5 @@ _PANELS: dict[str, Callable[[Any, _Figures], None]] = {
     "latency": _draw_latency,
     "backlog": _draw_backlog,
     "floor": _draw_floor,
+    "verbs": _draw_verbs,
 }

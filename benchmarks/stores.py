@@ -1,7 +1,7 @@
 """Stores in the state that a measurement begins with: filled, with a history, copied."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count as numbers
 from typing import Any
 
@@ -97,12 +97,14 @@ def complete(engine: Engine, task: Task[..., Any], count: int, batch: int = MOST
             raise RuntimeError(f"The store gave out {given} of {count} jobs.")
 
 
-def exchanges(engine: Engine, task: Task[..., Any], batch: int) -> Iterator[int]:
+def exchanges(
+    engine: Engine, task: Task[..., Any], batch: int, *, process: ProcessId = _PROCESS
+) -> Generator[int, None, None]:
     """End what the last exchange gave out and claim the next, for ever; gives how many each gave out."""
-    engine.enrol(WorkerInfo(id="benchmark"), [_PROCESS])
+    engine.enrol(WorkerInfo(id=process), [process])
     want = Want(tasks={task.name: "thread"}, free={"thread": batch}, limit=batch)
     claims: tuple[Claim, ...] = ()
     for beat in numbers(1):
         changes = [settle(claim, _DONE, 0.0) for claim in claims]
-        claims = engine.exchange(_PROCESS, beat, changes, want).claims
+        claims = engine.exchange(process, beat, changes, want).claims
         yield len(claims)

@@ -5,7 +5,8 @@ A comment in the page says what stands below it, and the comment `<!-- end -->` 
 - `<!-- facts -->`: on what it was measured; `<!-- figures: KEY KEY ... -->`: these figures;
 - `<!-- figures: FILE.json ... -->`: the same of another file than `sqlite.json`. There `facts` stands for the facts,
   `goals` for all figures that have one, `picture` for the plot of the same name, and, of `peers.json`, `table STORE`
-  for the comparison on a store and `settings STORE` for how each queue was set up.
+  for the comparison on a store and `settings STORE` for how each queue was set up; `verbs` stands for what a call of
+  each verb takes, by backlog.
 
 What was not measured yet is said so. `python tools/make_performance.py` writes the page; with `--check` it only says
 whether it differs, and exits 1.
@@ -67,11 +68,26 @@ def _lines(file: Path, words: list[str]) -> Iterator[str]:
         case ["settings", store]:
             settings = [one for key, one in document["settings"].items() if key.startswith(f"{store}.")]
             yield from _table([["queue", "set up as"], *([one["title"], one["note"]] for one in settings)])
+        case ["verbs"]:
+            yield from _verbs([figure for figure in document["figures"] if figure["key"].startswith("verbs.")])
         case ["goals"]:
             figures = {figure["key"]: figure for figure in document["figures"]}
             yield from rows(figures, [key for key, figure in figures.items() if figure["goal"]])
         case keys:
             yield from rows({figure["key"]: figure for figure in document["figures"]}, keys)
+
+
+def _verbs(figures: list[dict[str, Any]]) -> Iterator[str]:
+    """Give a line for each verb and a column for each backlog."""
+    if not figures:
+        yield "*Not measured yet.*"
+        return
+    backlogs = sorted({int(figure["key"].split(".")[2]) for figure in figures})
+    lines: dict[str, list[str]] = {}
+    for figure in figures:
+        title = figure["title"].partition(";")[0]
+        lines.setdefault(title, [title]).append(_shown(figure["value"], figure["unit"]))
+    yield from _table([["one call", *(f"{backlog:,} waiting" for backlog in backlogs)], *lines.values()])
 
 
 def _table(lines: list[list[str]]) -> Iterator[str]:

@@ -28,8 +28,8 @@ def run(out: Path, *themes: str, store: str = "sqlite", more: Sequence[str] = ()
 
 
 def test_themes_without_workers_give_figures_and_a_picture(tmp_path: Path) -> None:
-    figures = run(tmp_path, "enqueue", "floor")
-    assert {key.partition(".")[0] for key in figures} == {"enqueue", "floor"}
+    figures = run(tmp_path, "enqueue", "floor", "verbs")
+    assert {key.partition(".")[0] for key in figures} == {"enqueue", "floor", "verbs"}
     assert all(float(str(figure["value"])) > 0 for figure in figures.values())
     assert (tmp_path / "sqlite.png").read_bytes().startswith(b"\x89PNG")
 
