@@ -8,11 +8,23 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.engine import AddRequest, Answer, Cancel, Engine, Filter, Want, WorkerInfo
 from penstock.engines.memory import MemoryEngine
 from penstock.model.errors import EngineDown, LeaseLost
-from penstock.model.job import Change, Claim, Fence, Job, JobId, NewJob, ProcessId, Progress
+from penstock.model.job import (
+    UNREADABLE_COUNTERS,
+    UNREADABLE_DETAILS,
+    Change,
+    Claim,
+    Fence,
+    Job,
+    JobId,
+    NewJob,
+    ProcessId,
+    Progress,
+)
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Policy
 from penstock.model.states import State
@@ -281,6 +293,33 @@ def test_claim_of_a_cancelled_job_ends_unstarted(engine: MemoryEngine) -> None:
     rig.finish(claim, Outcome(ending=Ending.RELEASED, started=False))
     await_true(lambda: state(engine, id) is State.CANCELLED)
     assert runner.started == 1
+    rig.stop()
+
+
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [({"details": UNREADABLE_DETAILS}, "jobs edit"), ({"counters": UNREADABLE_COUNTERS}, "jobs kick")],
+)
+def test_claim_of_which_not_all_can_be_read_is_buried_unstarted(
+    engine: MemoryEngine, fields: dict[str, Any], remedy: str
+) -> None:
+    runner = HandRunner(1)
+    good, bad = add(engine, "thread.give", 1), add(engine, "thread.give", 2)
+
+    class Damaging(Through):
+        def exchange(self, *arguments: Any) -> Answer:
+            answer: Answer = self.engine.exchange(*arguments)
+            claims = tuple(replace(claim, **fields) if claim.id == bad else claim for claim in answer.claims)
+            return replace(answer, claims=claims)
+
+    rig = Rig(engine, runner, through=Damaging(engine))
+    rig.finish(runner.take())
+    await_true(lambda: (state(engine, good), state(engine, bad)) == (State.SUCCEEDED, State.BURIED))
+    assert runner.started == 1
+    [job] = engine.get([bad])
+    assert job is not None
+    assert job.error is not None
+    assert remedy in job.error.message
     rig.stop()
 
 

@@ -2,7 +2,17 @@
 
 import msgspec
 
-from penstock.model.job import HISTORY_KEPT, NO_COUNTERS, NO_DETAILS, Counters, Details, ErrorInfo, Progress
+from penstock.model.job import (
+    HISTORY_KEPT,
+    NO_COUNTERS,
+    NO_DETAILS,
+    UNREADABLE_COUNTERS,
+    UNREADABLE_DETAILS,
+    Counters,
+    Details,
+    ErrorInfo,
+    Progress,
+)
 from penstock.model.retry import Policy
 
 _CACHED_COUNTERS = 4096
@@ -21,7 +31,13 @@ def details_out(details: Details) -> bytes | None:
 
 
 def details_in(stored: bytes | None) -> Details:
-    return NO_DETAILS if stored is None else _decode_details(stored)
+    """Read details; damage costs this job alone, and not the exchange that meets it."""
+    if stored is None:
+        return NO_DETAILS
+    try:
+        return _decode_details(stored)
+    except ValueError:
+        return UNREADABLE_DETAILS
 
 
 def counters_out(counters: Counters) -> bytes | None:
@@ -34,9 +50,13 @@ def counters_out(counters: Counters) -> bytes | None:
 
 
 def counters_in(stored: bytes | None) -> Counters:
+    """Read counters; damage costs this job alone, and not the exchange that meets it."""
     counters = _counters_in.get(stored)
     if counters is None and stored is not None:
-        counters = _decode_counters(stored)
+        try:
+            counters = _decode_counters(stored)
+        except ValueError:
+            return UNREADABLE_COUNTERS
         if len(_counters_in) < _CACHED_COUNTERS:
             _counters_in[stored] = counters
     return counters or NO_COUNTERS

@@ -78,6 +78,8 @@ class Counters(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 NO_COUNTERS = Counters()
+#: In place of counters that can no longer be read.
+UNREADABLE_COUNTERS = Counters(suspect=True)
 
 
 class Unique(Struct, frozen=True, omit_defaults=True):
@@ -131,6 +133,9 @@ class Details(Struct, frozen=True, omit_defaults=True):
 
 
 NO_DETAILS = Details()
+
+#: In place of details that can no longer be read.
+UNREADABLE_DETAILS = Details(tags=("unreadable",))
 
 
 class NewJob(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -201,6 +206,7 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True):
         attempt: which attempt of this stage this one is, from 1.
         inputs: results of its parents, in their order.
         enqueued_ms: when it was accepted, by the store's clock.
+        is_readable: whether all that was stored of the job could be read; else it is to be buried, not run.
     """
 
     id: JobId
@@ -217,6 +223,10 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True):
     enqueued_ms: int = 0
     cancel_requested: bool = False
     inputs: tuple[bytes, ...] = ()
+
+    @property
+    def is_readable(self) -> bool:
+        return self.details is not UNREADABLE_DETAILS and self.counters is not UNREADABLE_COUNTERS
 
     @property
     def attempt(self) -> int:

@@ -24,7 +24,7 @@ from penstock.model.errors import (
     Steering,
     WorkerUnfit,
 )
-from penstock.model.job import Claim, ErrorInfo, Progress
+from penstock.model.job import UNREADABLE_COUNTERS, Claim, ErrorInfo, Progress
 from penstock.model.outcome import Ending, Outcome
 
 LONGEST_TRACEBACK = 16 * 1024
@@ -175,6 +175,17 @@ def cancelled_unstarted(claim: Claim) -> Outcome:
     """Give the outcome of a claim that was asked to stop before it began."""
     error = ErrorInfo(kind="cancelled", message="cancelled before it started", attempt=claim.attempt)
     return Outcome(ending=Ending.CANCELLED, started=False, cancel_requested=True, error=error)
+
+
+def unreadable(claim: Claim) -> Outcome:
+    """Give the outcome of a claim of which not all can be read: what is missing might forbid to start it."""
+    if claim.counters is UNREADABLE_COUNTERS:
+        what, remedy = "counts of attempts", "`penstock jobs kick` begins them anew"
+    else:
+        what, remedy = "details, as tags and keys,", "`penstock jobs edit` writes them anew"
+    message = f"the stored {what} cannot be read, so it was not run; {remedy}"
+    error = ErrorInfo(kind="failed", message=message, attempt=claim.attempt)
+    return Outcome(ending=Ending.FAILED, started=False, verdict="bury", error=error)
 
 
 def found_unfit(outcome: Outcome) -> str | None:

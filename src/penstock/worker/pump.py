@@ -15,7 +15,7 @@ from penstock.model.job import Change, Claim, ProcessId
 from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.worker.board import Board, BoardState
-from penstock.worker.execution import RETURNED, cancelled_unstarted, found_unfit
+from penstock.worker.execution import RETURNED, cancelled_unstarted, found_unfit, unreadable
 from penstock.worker.journal import Journal
 from penstock.worker.lane import Lane
 from penstock.worker.notes import Notes
@@ -316,8 +316,9 @@ class Pump:
         now_ns = time.monotonic_ns()
         by_lane: dict[str, list[Claim]] = {}
         for claim in claims:
-            if claim.cancel_requested:
-                self._settle_all([claim], cancelled_unstarted(claim))
+            if claim.cancel_requested or not claim.is_readable:
+                outcome = cancelled_unstarted(claim) if claim.cancel_requested else unreadable(claim)
+                self._settle_all([claim], outcome)
                 continue
             by_lane.setdefault(self._lane_for(claim), []).append(claim)
         for name, several in by_lane.items():
