@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from penstock.engine import AddRequest, Edit, Engine, Filter, Kick, WorkerInfo
+from penstock.engine import Added, AddRequest, Delete, Edit, Engine, Filter, Kick, WorkerInfo
 from penstock.engines.open import open_engine
-from penstock.model.job import Claim, Details, JobId, ProcessId
+from penstock.model.job import Claim, Details, JobId, ProcessId, Unique
 from penstock.model.outcome import Ending
 from penstock.model.retry import Fixed, Policy
 from penstock.model.states import State
@@ -40,7 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Engi
             spoil = _in_postgres(url)
     engine = open_engine(url)
     engine.enrol(WorkerInfo(id="w"), [P])
-    jobs = (new_job(id, policy=RETRIED, details=Details(tags=("eu",))) for id in (GOOD, BAD))
+    jobs = (new_job(id, policy=RETRIED, details=Details(("eu",), Unique(id), idempotency_key=id)) for id in (GOOD, BAD))
     engine.add([AddRequest(tuple(jobs))])
     yield engine, spoil
     engine.close()
@@ -108,3 +108,14 @@ def test_damaged_job_can_be_mended_by_hand(store: tuple[Engine, Spoil], column: 
     [altered] = engine.alter([BAD], Edit(priority=1) if column == "details" else Kick())
     assert (altered.before, altered.after) == (State.BURIED, State.READY)
     assert claim(engine, 5)[BAD].is_readable
+
+
+def test_keys_of_a_damaged_job_are_free_once_it_is_forgotten(store: tuple[Engine, Spoil]) -> None:
+    engine, spoil = store
+    spoil("details")
+    claims = claim(engine, 1)
+    engine.exchange(P, 2, [change(claims[BAD], Ending.FAILED, verdict="bury")], None)
+    [altered] = engine.alter([BAD], Delete())
+    assert altered.after is None
+    again = new_job("again", details=Details(unique=Unique(BAD), idempotency_key=BAD))
+    assert engine.add([AddRequest((again,))]) == [[Added(again.id)]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from penstock.engines.forms import details_in, history_out
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import Step, texts
-from penstock.model.job import ErrorInfo
+from penstock.model.job import UNREADABLE_DETAILS, ErrorInfo
 from penstock.model.states import State
 
 
@@ -65,6 +65,8 @@ def forget_at(step: Step, policy: int, state: State) -> int | None:
 
 def free_unique(step: Step, details: bytes | None, id: str) -> None:
     """Free the key of a job that has started or ended; a window runs on by itself."""
-    unique = details_in(details).unique
-    if unique is not None and unique.until != "window":
-        step.db.execute(SQL["free_unique"], (unique.key, id))
+    known = details_in(details)
+    if known is UNREADABLE_DETAILS:
+        step.db.execute(SQL["free_unknown_unique"], (id,))
+    elif known.unique is not None and known.unique.until != "window":
+        step.db.execute(SQL["free_unique"], (known.unique.key, id))

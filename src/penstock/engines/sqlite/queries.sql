@@ -102,6 +102,10 @@ INSERT OR REPLACE INTO uniques (key, id, free_ms) VALUES (?, ?, ?)
 -- name: free_unique
 DELETE FROM uniques WHERE key = ? AND id = ? AND free_ms IS NULL
 
+-- name: free_unknown_unique
+-- Of a job whose key can no longer be read; reads all keys.
+DELETE FROM uniques WHERE id = ? AND free_ms IS NULL
+
 -- name: live_claim
 SELECT 1 FROM claims WHERE token = ? AND number = ? AND id = ?
 
@@ -309,6 +313,10 @@ DELETE FROM logs WHERE id IN (SELECT value FROM json_each(?))
 
 -- name: drop_keys
 DELETE FROM keys WHERE key = ? AND id = ?
+
+-- name: drop_unknown_keys
+-- Of a job whose key can no longer be read; reads all keys.
+DELETE FROM keys WHERE id = ?
 
 -- name: free_windows
 DELETE FROM uniques WHERE key IN (SELECT key FROM uniques WHERE free_ms <= ? LIMIT ?)

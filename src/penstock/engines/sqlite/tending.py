@@ -9,7 +9,7 @@ from penstock.engines.sqlite.ending import Waiting, end_waiting
 from penstock.engines.sqlite.leasing import drop_if_empty, take_over
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import Step, numbers, texts
-from penstock.model.job import ProcessId
+from penstock.model.job import UNREADABLE_DETAILS, ProcessId
 from penstock.model.states import State
 
 _SAMPLE_AT_LEAST_MS, _SAMPLE_AT_MOST_MS = 10_000, 60_000
@@ -140,6 +140,8 @@ def forget_ended(step: Step, rows: Sequence[tuple[Any, ...]]) -> None:
     step.db.execute(SQL["drop_ledger"], (ids,))
     for _, id, lane, state, details in rows:
         step.count(lane, State(state), -1)
-        key = details_in(details).idempotency_key
-        if key is not None:
-            step.db.execute(SQL["drop_keys"], (key, id))
+        known = details_in(details)
+        if known is UNREADABLE_DETAILS:
+            step.db.execute(SQL["drop_unknown_keys"], (id,))
+        elif known.idempotency_key is not None:
+            step.db.execute(SQL["drop_keys"], (known.idempotency_key, id))
