@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +18,7 @@ from penstock.model.errors import ConnectionInvalid, EngineDown, EngineError, En
 from penstock.model.job import JobId, NewJob
 from penstock.outbox import Entry, Fate, Standing, write_job
 
-SQL = read_statements(__package__, "outbox.sql")
+SQL = read_statements(Path(__file__).with_name("outbox.sql"))
 
 _Connection = psycopg.Connection[TupleRow]
 

@@ -1,10 +1,11 @@
 """The statements of queries.sql by name, for a schema."""
 
 from functools import cache
+from pathlib import Path
 
 from penstock.engines.statements import read_statements
 
-_STATEMENTS = read_statements(__package__, "queries.sql")
+_STATEMENTS = read_statements(Path(__file__).with_name("queries.sql"))
 
 
 def quoted(name: str) -> str:

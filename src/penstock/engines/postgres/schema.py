@@ -1,8 +1,8 @@
 """The schema: bringing it to this version, telling it from others' tables, and noticing that it was moved."""
 
-import secrets
+import os
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -119,7 +119,7 @@ def _fill(db: psycopg.Connection[Any], schema: str) -> None:
     db.execute(
         f"INSERT INTO {name}.meta (epoch, identity, created_ms)"
         f" SELECT %s, ({placed(_IDENTITY, schema)}), extract(epoch FROM now()) * 1000",
-        (secrets.token_hex(8),),
+        (os.urandom(8).hex(),),
     )
     body = msgspec.json.encode(DEFAULT_POLICY)
     insert = f"INSERT INTO {name}.policies (keep_ms, body) VALUES (%s, %s)"
@@ -138,7 +138,7 @@ def _check_identity(db: psycopg.Connection[Any], schema: str) -> str:
     with db.transaction():
         changed = db.execute(
             f"UPDATE {name}.meta SET epoch = %s, identity = %s WHERE identity = %s",
-            (secrets.token_hex(8), row[1], row[0]),
+            (os.urandom(8).hex(), row[1], row[0]),
         )
         if changed.rowcount:
             db.execute(f"UPDATE {name}.processes SET void = true")
@@ -147,6 +147,5 @@ def _check_identity(db: psycopg.Connection[Any], schema: str) -> str:
 
 @cache
 def _migrations() -> tuple[tuple[str, str], ...]:
-    folder = resources.files(__package__) / "migrations"
-    scripts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return tuple((script.name.removesuffix(".sql"), script.read_text()) for script in scripts)
+    scripts = sorted(Path(__file__).with_name("migrations").glob("*.sql"))
+    return tuple((script.stem, script.read_text(encoding="utf-8")) for script in scripts)

@@ -5,9 +5,10 @@ A line `-- include NAME` stands for that file; `-- flags: no-writes` marks a scr
 
 import hashlib
 import re
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
+_FOLDER = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 _VERBS = (
     *("open", "enrol", "add", "add_plain", "divide", "exchange", "renew", "tend", "begin", "record", "note"),
@@ -52,5 +53,5 @@ def _assembled(name: str, included: set[str] | None = None) -> str:
     if name in included:
         return ""
     included.add(name)
-    text = (resources.files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    text = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda found: _assembled(found[1], included), text)

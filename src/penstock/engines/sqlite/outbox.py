@@ -19,7 +19,7 @@ from penstock.model.errors import EngineDown, StoreInvalid
 from penstock.model.job import NewJob
 from penstock.outbox import Entry, Fate, Standing, write_job
 
-SQL = read_statements(__package__, "outbox.sql")
+SQL = read_statements(Path(__file__).with_name("outbox.sql"))
 
 
 class SqliteOutbox:

@@ -1,12 +1,10 @@
 """The schema: bringing a file to it, and telling penstock's files from those of others."""
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from penstock.engines.sqlite.queries import SQL
@@ -82,7 +80,7 @@ def _migrate(db: sqlite3.Connection, path: Path, now_ms: int, inode: int) -> Non
     for script in known[_schema_of(db, path) :]:
         for statement in _statements(script):
             db.execute(statement)
-    db.execute(SQL["first_meta"], (secrets.token_hex(8), now_ms, inode))
+    db.execute(SQL["first_meta"], (os.urandom(8).hex(), now_ms, inode))
     db.execute(SQL["first_numbers"])
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {len(known)}")
@@ -90,15 +88,14 @@ def _migrate(db: sqlite3.Connection, path: Path, now_ms: int, inode: int) -> Non
 
 def _begin_epoch(db: sqlite3.Connection, inode: int) -> None:
     """Void all leases of a file that was copied or restored: their workers belong to the other file."""
-    db.execute(SQL["begin_epoch"], (secrets.token_hex(8), inode))
+    db.execute(SQL["begin_epoch"], (os.urandom(8).hex(), inode))
     db.execute(SQL["void_all"])
 
 
 @cache
 def _migrations() -> tuple[str, ...]:
-    folder = resources.files(__package__) / "migrations"
-    scripts = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return tuple(script.read_text() for script in sorted(scripts, key=lambda script: script.name))
+    scripts = sorted(Path(__file__).with_name("migrations").glob("*.sql"))
+    return tuple(script.read_text(encoding="utf-8") for script in scripts)
 
 
 def _statements(script: str) -> Iterator[str]:
