@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 BELOW_CLIENT = ("model", "engine", "outbox", "engines.open")
 CLIENT = (
     *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
-    *("handle", "intake", "shield", "context", "settings", "loading", "moving"),
+    *("handle", "intake", "shield", "context", "settings", "loading", "moving", "version"),
 )
 SHARED = ("engines.clock", "engines.checks")
 WITHIN_ENGINES = tuple(
@@ -80,6 +80,9 @@ LAZY = {
     "uvicorn",
 }
 
+# Parts of the standard library that each process of a worker would pay for at its start, and none of them needs.
+SLOW = {"asyncio", "click", "email", "hashlib", "importlib.metadata", "importlib.resources", "tempfile", "zipfile"}
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -128,9 +131,12 @@ def test_root_only_reexports() -> None:
 
 
 def test_import_of_penstock_leaves_the_heavy_modules_alone() -> None:
-    program = "import sys; before = set(sys.modules); import penstock; print(*set(sys.modules) - before)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert LAZY.intersection(run.stdout.split()) == set()
+    assert LAZY & imported_with("penstock") == set()
+
+
+@pytest.mark.parametrize("start", ["worker.entry", "worker.process", "worker.child", "engines.sqlite.engine"])
+def test_processes_of_a_worker_start_without_slow_modules(start: str) -> None:
+    assert SLOW & imported_with(f"penstock.{start}") == set()
 
 
 @pytest.mark.parametrize(
@@ -224,6 +230,12 @@ def plant(root: Path, files: dict[str, str]) -> Tree:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return read_tree(root)
+
+
+def imported_with(module: str) -> set[str]:
+    program = f"import sys; before = set(sys.modules); import {module}; print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
 
 
 def read_tree(root: Path) -> Tree:

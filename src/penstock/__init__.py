@@ -46,8 +46,9 @@ from penstock.model.job import Job, Progress, Unique
 from penstock.model.retry import Exponential, Fixed, Linear, Table
 from penstock.model.states import State
 from penstock.task import Bound, Task
+from penstock.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ArgumentsInvalid",

@@ -15,9 +15,9 @@ from penstock.cli.access import existing_store, reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.move import told_refusals
 from penstock.cli.screen import as_json, moment, number, progress_bar, write_json
-from penstock.cli.versions import own_version
 from penstock.engines.open import is_there, without_password
 from penstock.moving import BackupInvalid, Contents, Kept, Tally, back_up, examine_backup, restore
+from penstock.version import VERSION
 
 __all__ = ["backup_command", "restore_command"]
 
@@ -37,9 +37,7 @@ def backup_command(ctx: click.Context, file: str, as_json: bool) -> None:
     with existing_store(ctx) as app:
         total = sum(sum(states.values()) for states in app.counts().values())
         with _written(file) as write, progress_bar("Backed up", total) as advance:
-            kept = back_up(
-                app.engine, write, version=own_version(), taken_ms=round(time.time() * 1000), advance=advance
-            )
+            kept = back_up(app.engine, write, version=VERSION, taken_ms=round(time.time() * 1000), advance=advance)
     if as_json:
         document = {"jobs": kept.jobs, "running": kept.running, "queues": kept.queues}
         write_json(document, err=file == "-")

@@ -18,11 +18,11 @@ from msgspec import Struct
 
 from penstock.cli.access import reaches_store, said
 from penstock.cli.screen import Column, as_json, show, show_table, write_json
-from penstock.cli.versions import own_version
 from penstock.engine import Delete, Filter
 from penstock.engines.open import examine
 from penstock.model.errors import PenstockError
 from penstock.model.states import State
+from penstock.version import VERSION
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -209,7 +209,7 @@ def _machine(app: "Penstock", url: str) -> dict[str, object]:
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "penstock": own_version(),
+        "penstock": VERSION,
         "store": f"{store.kind} {store.version}, durability {store.durability}",
         "filesystem": disk,
     }

@@ -10,7 +10,6 @@ from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.outbox import examine_outbox
 from penstock.cli.screen import as_json, number, show, tame, write_json
-from penstock.cli.versions import own_version
 from penstock.client import Penstock
 from penstock.engine import Counts, EngineInfo, Finding, QueueInfo, WorkerView
 from penstock.engines.open import examine, without_password
@@ -19,6 +18,7 @@ from penstock.model.errors import EngineError
 from penstock.model.states import State
 from penstock.promises import promise
 from penstock.serving import SILENT_AFTER_S, is_gone, live_workers, silence, silent, unserved
+from penstock.version import VERSION
 
 __all__ = ["doctor"]
 
@@ -51,7 +51,7 @@ def doctor(ctx: click.Context, deep: bool, as_json: bool) -> None:
 
 
 def _examine(app: Penstock, deep: bool) -> Iterator[Finding]:
-    yield Finding("penstock", "ok", f"{own_version()} on Python {platform.python_version()}, {platform.platform()}")
+    yield Finding("penstock", "ok", f"{VERSION} on Python {platform.python_version()}, {platform.platform()}")
     if default := by_default(app):
         yield Finding("url", "ok", f"{app.settings.url}{default}")
     yield from examine_outbox(app)

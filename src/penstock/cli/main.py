@@ -11,6 +11,7 @@ from penstock.cli.access import reaches_store
 from penstock.cli.exits import EPILOG, FAILED, INTERRUPTED, PIPE_CLOSED, exit_status
 from penstock.cli.lazy import LazyGroup
 from penstock.model.errors import PenstockError, SettingsInvalid
+from penstock.version import VERSION
 
 __all__ = ["cli", "main"]
 
@@ -42,9 +43,7 @@ class Root(LazyGroup):
 
 def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from penstock.cli.versions import own_version
-
-        click.echo(f"penstock {own_version()}")
+        click.echo(f"penstock {VERSION}")
         ctx.exit()
 
 

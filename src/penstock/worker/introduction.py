@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-from importlib.metadata import PackageNotFoundError, version
 
 from penstock.engine import EngineInfo, WorkerInfo
 from penstock.engines.clock import SystemClock
@@ -11,6 +10,7 @@ from penstock.model.job import ProcessId
 from penstock.promises import promise
 from penstock.serving import birth_of
 from penstock.settings import Settings
+from penstock.version import VERSION
 from penstock.worker.channel import Hello, Plan
 from penstock.worker.queues import read_queues
 
@@ -55,7 +55,7 @@ def introduce(worker: ProcessId, settings: Settings, plan: Plan, hello: Hello) -
         pid=os.getpid(),
         boot=SystemClock().boot(),
         birth=birth_of(os.getpid()),
-        version=_version(),
+        version=VERSION,
         queues=names_of(plan),
         tasks=tuple(sorted(hello.tasks)),
         slots=settings.slots * settings.processes,
@@ -70,7 +70,7 @@ def announce(settings: Settings, hello: Hello, store: EngineInfo) -> None:
     named = ", ".join(tasks[:10]) + (", ..." if len(tasks) > 10 else "")
     log.info(
         "penstock %s at %s (%s, %s): queues %s, %d tasks (%s), %d processes x %d slots",
-        _version(),
+        VERSION,
         store.url,
         store.kind,
         promise(store.durability),
@@ -80,10 +80,3 @@ def announce(settings: Settings, hello: Hello, store: EngineInfo) -> None:
         settings.processes,
         settings.slots,
     )
-
-
-def _version() -> str:
-    try:
-        return version("penstock")
-    except PackageNotFoundError:
-        return "0"

@@ -1,6 +1,5 @@
 """Which jobs a worker leaves lying, and why: said at its start, rarely while it works, and at the end of a burst."""
 
-import difflib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -33,6 +32,8 @@ def start_warnings(
     candidates = {*tasks.values(), *known}
     for name in queues or ():
         if name not in candidates:
+            import difflib
+
             near = difflib.get_close_matches(name, candidates, n=1)
             meant = f"did you mean {near[0]!r}?" if near else f"known are {_named(sorted(candidates))}"
             yield f"queue {name!r} (-Q) is the queue of no task, and the store does not know it: {meant}"
