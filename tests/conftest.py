@@ -19,6 +19,11 @@ settings.register_profile("fixed", max_examples=100, deadline=None, derandomize=
 settings.register_profile("drawn", max_examples=1000, deadline=None)
 settings.load_profile("fixed")
 
+# Hundreds of processes are started. Where the environment forbids to write bytecode, each would compile all that it
+# imports, which is half of its time; it is written where it is in nobody's way.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / "build" / "bytecode")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes longest first, so that the end of a run in several processes is not one test that all wait for."""
