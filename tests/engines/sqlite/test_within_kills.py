@@ -1,9 +1,6 @@
 """SIGKILL between an order and its job: both are there, or neither is."""
 
-import itertools
-import os
 import random
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -11,11 +8,11 @@ import pytest
 
 from penstock.client import Penstock
 from penstock.engine import Filter
-from penstock.engines.open import open_engine, open_outbox
 from penstock.model.codec import decode_envelope
 from penstock.worker.relay import LEASE_MS, carry
 from tests.engines.databases import SqliteDatabase, made
-from tests.engines.sqlite.children import Child, tell
+from tests.engines.sqlite.children import Child
+from tests.engines.sqlite.victims import place_orders, relay_until_killed
 
 KILLS = 15
 
@@ -52,22 +49,6 @@ def jobs_of(app: Penstock) -> list[int]:
         which = Filter(limit=1000, before=page.next)
 
 
-def place_orders(store: str, database: str, first: int) -> None:
-    """In a process of its own: place orders until it is killed, and take every third one back."""
-    app = Penstock(f"sqlite:///{store}", outbox=None if store == database else f"sqlite:///{database}")
-    with closing(sqlite3.connect(database)) as connection:
-        for number in itertools.count(first):
-            connection.execute("INSERT INTO orders VALUES (?)", (number,))
-            app.using(connection=connection).enqueue("shop.send", number)
-            if number % 3 == 0:
-                connection.rollback()
-            else:
-                connection.commit()
-            tell(number)
-            if os.getppid() == 1:
-                return
-
-
 @pytest.mark.slow
 def test_killed_relays_carry_each_job_once(tmp_path: Path) -> None:
     store, dice = tmp_path / "store.db", random.Random(7)
@@ -90,11 +71,3 @@ def test_killed_relays_carry_each_job_once(tmp_path: Path) -> None:
             continue
         assert jobs_of(app) == list(range(KILLS * 10 + 1))
     assert outbox.stand().waiting == outbox.stand().aside == 0
-
-
-def relay_until_killed(store: str, database: str) -> None:
-    """In a process of its own: carry two jobs at a time."""
-    outbox = open_outbox(f"sqlite:///{database}")
-    engine = open_engine(f"sqlite:///{store}")
-    while os.getppid() != 1:
-        tell(carry(outbox, engine, limit=2))
