@@ -1,9 +1,9 @@
+import importlib.metadata
 import re
 import sqlite3
 import subprocess
 import sys
 import threading
-import tomllib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -304,8 +304,7 @@ def test_workers_are_listed(app: Penstock) -> None:
 
 
 def test_the_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert penstock.__version__ == project["project"]["version"]
+    assert penstock.__version__ == importlib.metadata.version("penstock")
 
 
 def test_every_public_name_is_there() -> None:
