@@ -5,13 +5,12 @@ import platform
 import sqlite3
 import tempfile
 import time
-import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.workers import ROOT
+from penstock.version import VERSION
 
-__all__ = ["describe", "filesystem_of", "fsync_us", "real_disk", "version_here"]
+__all__ = ["describe", "filesystem_of", "fsync_us", "real_disk"]
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _SYNCS = 200
@@ -28,7 +27,7 @@ def describe(folder: Path) -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "penstock": version_here(),
+        "penstock": VERSION,
         "huey": _version("huey"),
         "msgspec": _version("msgspec"),
         "filesystem": kind,
@@ -60,12 +59,6 @@ def fsync_us(folder: Path) -> float:
             os.write(file.fileno(), b"x" * 4096)
             os.fdatasync(file.fileno())
         return (time.perf_counter() - started) / _SYNCS * 1e6
-
-
-def version_here() -> str:
-    """Give the version of the source tree that is measured."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return str(tomllib.load(file)["project"]["version"])
 
 
 def _cpu_name() -> str:
