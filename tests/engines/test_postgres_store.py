@@ -947,6 +947,13 @@ def test_database_that_does_not_exist_is_no_store(postgres_server: PostgresServe
         engine.counts()
 
 
+def test_store_that_cannot_be_reached_is_not_said_to_be_missing(postgres_server: PostgresServer) -> None:
+    with pytest.raises(EngineDown, match="refused"):
+        is_there("postgresql://me@127.0.0.1:1/shop")
+    with pytest.raises(StoreInvalid, match="createdb"):
+        is_there(postgres_server.url.replace("/postgres", "/nowhere"))
+
+
 def test_child_process_uses_connections_of_its_own(engine: PostgresEngine) -> None:
     add(engine)
     child = os.fork()

@@ -11,7 +11,7 @@ from penstock.engines.postgres.schema import found_schema, schema_version, settl
 from penstock.engines.postgres.store import Session, Store
 from penstock.model.errors import EngineError
 
-__all__ = ["durability", "inspect"]
+__all__ = ["durability", "holds_store", "inspect"]
 
 _OLDEST_SERVER = 130_000
 
@@ -25,6 +25,17 @@ def durability(fsync: str, full_page_writes: str, synchronous_commit: str, stand
     if standby_names and standbys and synchronous_commit != "local":
         return "D3"
     return "D2"
+
+
+def holds_store(store: Store) -> bool:
+    """Say whether the schema is there.
+
+    Raises:
+        EngineUnavailable: the server cannot be reached, so nobody knows.
+        StoreInvalid: there is no such database, or it may not be looked at.
+    """
+    with store.translated(), store.connect(time.monotonic() + store.timeout_s) as link:
+        return found_schema(link, store.schema, store.shown) > 0
 
 
 def inspect(store: Store, *, deep: bool = False) -> Examination:

@@ -21,8 +21,11 @@ def open_postgres(parts: "SplitResult", options: dict[str, Any], clock: Clock | 
 
 
 def is_there(parts: "SplitResult", options: dict[str, Any]) -> bool:
-    """Say whether there is a store, without making one."""
-    return examine(parts, options, False).exists
+    """Say whether there is a store, without making one; raises as `holds_store` does."""
+    engine = _engine(parts, options, None)
+    from penstock.engines.postgres.inspection import holds_store
+
+    return holds_store(engine.store)
 
 
 def examine(parts: "SplitResult", options: dict[str, Any], deep: bool) -> Examination:
