@@ -1,6 +1,7 @@
 """What the PostgreSQL engine promises beyond what every engine does."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -619,14 +620,34 @@ def test_trigger_enqueues_with_the_row_or_not_at_all(engine: PostgresEngine, oth
         ("'q', 't', '3'", "no JSON array or object"),
         ("'q', 't', priority => 101", "outside -100 to 100"),
         ("'q', 't', delay => '-1 s'", "below 0"),
+        ("NULL, 't'", "NULL is no name of a queue"),
+        ("'q', NULL", "NULL is no name of a task"),
+        ("'q', ''", "'' is no name of a task"),
+        ("'q', 't', NULL", "The arguments NULL are no JSON array or object"),
+        ("'q', 't', priority => NULL", "The priority NULL is outside"),
+        ("'q', 't', tags => ARRAY['eu', NULL]", "The tags {eu,NULL} are no list of texts"),
+        ("'q', 't', tags => ARRAY['']", 'The tags {""} are no list of texts'),
+        ("'q', 't', tags => '{{a,b},{c,d}}'", "The tags {{a,b},{c,d}} are no list of texts"),
+        ("'q', 't', unique_key => ''", "An empty text is no key"),
+        ("'q', 't', idempotency_key => ''", "An empty text is no key"),
     ],
 )
 def test_plain_sql_refuses_what_no_client_would_send(
     engine: PostgresEngine, other: psycopg.Connection, arguments: str, told: str
 ) -> None:
     engine.describe()
-    with pytest.raises(psycopg.DataError, match=told):
+    with pytest.raises(psycopg.DataError, match=re.escape(told)):
         other.execute(f"SELECT penstock.enqueue({arguments})")
+
+
+def test_plain_sql_takes_null_for_what_may_be_left_out(engine: PostgresEngine, other: psycopg.Connection) -> None:
+    engine.describe()
+    other.execute(
+        "SELECT penstock.enqueue('q', 't', delay => NULL, run_at => NULL, expires_in => NULL, unique_key => NULL,"
+        " idempotency_key => NULL, tags => NULL), penstock.enqueue('q', 't', tags => '{}')"
+    )
+    other.commit()
+    assert comes_true(lambda: len(Worker(engine).claim()) == 2)
 
 
 # -- roles ------------------------------------------------------------------------------------------------------------

@@ -1013,15 +1013,26 @@ DECLARE
     v_envelope jsonb := jsonb_build_object('v', 1, 'task', task);
     v_answer record;
 BEGIN
-    IF queue !~ '^[A-Za-z0-9_.-]{1,128}$' THEN
+    -- IS NOT TRUE, so that NULL is refused too: what no worker can read would stop all of them.
+    IF (queue ~ '^[A-Za-z0-9_.-]{1,128}$') IS NOT TRUE THEN
         RAISE invalid_parameter_value USING MESSAGE = format('%L is no name of a queue', queue),
             HINT = 'Use 1 to 128 of the characters A-Z a-z 0-9 _ . -';
-    ELSIF priority NOT BETWEEN -100 AND 100 THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('The priority %s is outside -100 to 100', priority);
+    ELSIF (task <> '') IS NOT TRUE THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('%L is no name of a task', task),
+            HINT = 'Give text that is not empty, such as shop.send_receipt.';
+    ELSIF (priority BETWEEN -100 AND 100) IS NOT TRUE THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('The priority %s is outside -100 to 100', coalesce(priority::text, 'NULL'));
     ELSIF delay < '0' THEN
         RAISE invalid_parameter_value USING MESSAGE = format('The delay %s is below 0', delay);
-    ELSIF jsonb_typeof(args) NOT IN ('array', 'object') THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('The arguments %s are no JSON array or object', args);
+    ELSIF (jsonb_typeof(args) IN ('array', 'object')) IS NOT TRUE THEN
+        RAISE invalid_parameter_value USING
+            MESSAGE = format('The arguments %s are no JSON array or object', coalesce(args::text, 'NULL'));
+    ELSIF array_ndims(tags) > 1 OR array_position(tags, NULL) IS NOT NULL OR '' = ANY (tags) THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('The tags %s are no list of texts', tags),
+            HINT = 'Give texts that are not empty, such as ARRAY[''eu''].';
+    ELSIF '' IN (unique_key, idempotency_key) THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'An empty text is no key', HINT = 'Give NULL for no key.';
     END IF;
     v_envelope := v_envelope || CASE jsonb_typeof(args) WHEN 'array' THEN jsonb_build_object('args', args)
         ELSE jsonb_build_object('kwargs', args) END;
