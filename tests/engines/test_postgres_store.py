@@ -968,6 +968,28 @@ def test_database_that_does_not_exist_is_no_store(postgres_server: PostgresServe
         engine.counts()
 
 
+def test_role_that_does_not_exist_is_told_apart_from_a_database(postgres_server: PostgresServer) -> None:
+    engine = open_engine(postgres_server.url.replace("penstock@", "nobody@"))
+    with pytest.raises(EngineDown, match=r'role "nobody" does not exist\. Check the user and the password'):
+        engine.counts()
+
+
+def test_server_that_refuses_connections_is_told_with_the_way_out() -> None:
+    engine = open_engine("postgresql://me@127.0.0.1:1/shop")
+    with pytest.raises(EngineDown, match=r"Connection refused\. Check that it runs and the address is right\."):
+        engine.counts()
+
+
+def test_role_without_rights_to_the_schema_hears_which_it_needs(
+    engine: PostgresEngine, url: str, plain_role: str
+) -> None:
+    engine.describe()
+    plain = opened(url.replace("penstock@", f"{plain_role}@"))
+    with pytest.raises(StoreInvalid, match="GRANT USAGE ON SCHEMA"):
+        plain.counts()
+    plain.close()
+
+
 def test_store_that_cannot_be_reached_is_not_said_to_be_missing(postgres_server: PostgresServer) -> None:
     with pytest.raises(EngineDown, match="refused"):
         is_there("postgresql://me@127.0.0.1:1/shop")
@@ -1141,6 +1163,7 @@ def test_server_that_does_not_sync_is_told(engine: PostgresEngine, url: str) -> 
         ("postgresql://h/db?schema=pg_x", "pg_"),
         ("postgresql://h/db?prepare=no", "on or off"),
         ("postgresql://h/db/more", "names no database"),
+        ("postgresql://me:ses@me@h/db", "write %40 for an @"),
     ],
 )
 def test_url_out_of_form_is_refused_with_the_way_out(url: str, told: str) -> None:

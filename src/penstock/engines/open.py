@@ -204,6 +204,10 @@ def _check_postgres(url: str, parts: "SplitResult") -> None:
     shown = without_password(url)
     if "/" in parts.path.removeprefix("/"):
         raise EngineUnknown(shown, f"{shown!r} names no database; write postgresql://user@host:5432/database.")
+    if parts.netloc.count("@") > 1:  # libpq ends the password at the first, and would tell the rest as a host
+        raise EngineUnknown(
+            shown, f"{shown!r} has more than one @ before its database; write %40 for an @ in a password."
+        )
     _find_driver("psycopg", "postgres", shown)
 
 

@@ -1,5 +1,6 @@
 """What the driver, the server or a stored value says of a failure, in penstock's words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,12 @@ _BUSY = (
 )
 _FULL = (errors.DiskFull, errors.OutOfMemory)
 _AUTH = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
+# What libpq says of a connection that no PostgreSQL answered; it gives no code with it.
+_UNREACHED = ("refused", "resolve host", "No such file", "No route to", "unreachable", "invalid response to SSL")
+_QUESTION = re.compile(r"\s+Is the server running .*", re.DOTALL)
+
+_no_database = re.compile(r'database ".*" does not exist').search
+_no_role = re.compile(r'role ".*" does not exist').search
 
 
 class DeadlinePassed(Exception):
@@ -99,18 +106,19 @@ class Translator:
 
     def _of_kind(self, error: psycopg.Error) -> EngineError:
         text = _text(error)
-        if isinstance(error, errors.InvalidCatalogName) or ("does not exist" in text and error.sqlstate is None):
+        if isinstance(error, errors.InvalidCatalogName) or (error.sqlstate is None and _no_database(text)):
             return StoreInvalid(f"{self._shown} names no database of this server: {text}. Make it with `createdb`.")
         if isinstance(error, errors.InsufficientPrivilege):
             return StoreInvalid(
                 f"{self._shown} may not be used by this role: {text}. "
-                "Its owner must run `penstock migrate`, or grant CREATE on the database to this role."
+                "If the store is there, its owner must give this role what docs/explanation/postgres.md lists, "
+                "beginning with GRANT USAGE ON SCHEMA; if not, run `penstock migrate` as a role that may CREATE there."
             )
         if isinstance(error, errors.UndefinedTable | errors.UndefinedFunction | errors.InvalidSchemaName):
             return StoreInvalid(f"{self._shown} lacks what penstock keeps there: {text}. Run `penstock migrate`.")
         if isinstance(error, errors.DataCorrupted | errors.IndexCorrupted):
             return self._damaged(error)
-        if isinstance(error, _AUTH) or "password" in text:
+        if isinstance(error, _AUTH) or "password" in text or _no_role(text):
             return EngineDown(f"{self._shown} refuses this role: {text}. Check the user and the password in the URL.")
         if "too many clients" in text or "remaining connection slots" in text:
             return EngineBusy(
@@ -118,6 +126,8 @@ class Translator:
             )
         if "timeout expired" in text or "timed out" in text:
             return self.busy()
+        if any(words in text for words in _UNREACHED):
+            return EngineDown(f"{self._shown} cannot be reached: {text}. Check that it runs and the address is right.")
         return EngineDown(f"{self._shown} failed: {text}.")
 
     def _damaged(self, error: Exception) -> StoreCorrupt:
@@ -126,5 +136,5 @@ class Translator:
 
 def _text(error: BaseException) -> str:
     """Give what was said, on one line and without a full stop."""
-    said = str(error) or type(error).__name__
+    said = _QUESTION.sub("", str(error)) or type(error).__name__
     return " ".join(said.split()).removesuffix(".")
