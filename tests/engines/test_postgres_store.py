@@ -829,6 +829,19 @@ def test_pooler_before_a_database_of_other_isolation_is_a_fault(
     assert all(finding.verdict != "fault" for finding in examine(url).findings)
 
 
+def test_nothing_is_prepared_behind_a_pooler_where_another_client_may_have_given_the_name(
+    engine: PostgresEngine, pooled: str
+) -> None:
+    prepared = "SELECT count(*) FROM pg_prepared_statements"
+    behind = opened(pooled)
+    for one in (behind, engine):
+        for _ in range(10):
+            add(one)
+    assert behind.store.query(prepared) == [(0,)]
+    assert engine.store.query(prepared) != [(0,)]
+    behind.close()
+
+
 def test_pooler_lets_nobody_listen_and_every_wait_ends_after_a_poll(pooled: str) -> None:
     engine = opened(pooled)
     worker = Worker(engine)

@@ -21,7 +21,7 @@ from penstock.model.errors import (
 #: What may be tried again at once: another transaction was in the way.
 IN_THE_WAY = (errors.SerializationFailure, errors.DeadlockDetected)
 #: A pooler gave the statement to another server session than the one that prepared it.
-NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
+NOT_PREPARED = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 
 _BUSY = (
     *IN_THE_WAY,

@@ -249,11 +249,28 @@ class Store:
         """Open a connection that the caller closes; the schema is not looked at."""
         left_s = max(2, round(until - time.monotonic()))
         link = Link.connect(self._conninfo, autocommit=True, connect_timeout=left_s, prepare_threshold=None)
-        if self.prepares:
-            link.prepare_threshold = 5
         link.until = until
         wire.register(link)
+        if self.prepares:
+            self._settle_preparing(link)
         return link
+
+    def _settle_preparing(self, link: Link) -> None:
+        """Prepare statements only where one server session answers all along.
+
+        A pooler that lends sessions by transaction knows nothing of statements (PgBouncer before 1.21): the name that
+        this connection has given to one may be that of another client's in the session that it is lent next, and that
+        one would run in its place, without an error if it takes as many values.
+        """
+        try:
+            row = link.execute("SELECT pg_backend_pid()").fetchone()
+        except BaseException:
+            link.close()
+            raise
+        if row == (link.info.backend_pid,):
+            link.prepare_threshold = 5
+        else:
+            self.prepares = False
 
     def close(self) -> None:
         """Close what is not in use; the rest is closed when it is given back to a store that was closed meanwhile."""
