@@ -993,6 +993,39 @@ def test_server_that_refuses_connections_is_told_with_the_way_out() -> None:
         engine.counts()
 
 
+def test_message_of_the_server_comes_without_the_statements_around_it(url: str, other: psycopg.Connection) -> None:
+    engine = opened(f"{url}?timeout=1s")
+    engine.describe()
+    other.execute("LOCK TABLE penstock.jobs")
+    with pytest.raises(EngineBusy, match=r"due to lock timeout\. Try again\."):
+        add(engine)
+    engine.close()
+
+
+def test_doctor_says_that_a_database_only_reads(engine: PostgresEngine, other: psycopg.Connection, url: str) -> None:
+    engine.describe()
+    other.execute(f"ALTER DATABASE {other.info.dbname} SET default_transaction_read_only = on")
+    other.commit()
+    [fault] = [finding for finding in examine(url).findings if finding.verdict == "fault"]
+    assert (fault.subject, "only reads" in fault.found, "default_transaction_read_only" in fault.remedy) == (
+        "server",
+        True,
+        True,
+    )
+
+
+def test_role_with_all_its_connections_in_use_is_busy(
+    engine: PostgresEngine, other: psycopg.Connection, url: str, plain_role: str
+) -> None:
+    engine.describe()
+    other.execute(f"ALTER ROLE {plain_role} CONNECTION LIMIT 0")
+    other.commit()
+    limited = opened(url.replace("penstock@", f"{plain_role}@"))
+    with pytest.raises(EngineBusy, match=r"too many connections for role .*\. Raise .* CONNECTION LIMIT"):
+        limited.counts()
+    limited.close()
+
+
 def test_role_without_rights_to_the_schema_hears_which_it_needs(
     engine: PostgresEngine, url: str, plain_role: str
 ) -> None:

@@ -27,13 +27,13 @@ _BUSY = (
     *IN_THE_WAY,
     errors.LockNotAvailable,
     errors.QueryCanceled,
-    errors.TooManyConnections,
     errors.IdleInTransactionSessionTimeout,
 )
 _FULL = (errors.DiskFull, errors.OutOfMemory)
 _AUTH = (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)
 # What libpq says of a connection that no PostgreSQL answered; it gives no code with it.
 _UNREACHED = ("refused", "resolve host", "No such file", "No route to", "unreachable", "invalid response to SSL")
+_TOO_MANY = ("too many clients", "too many connections", "remaining connection slots")
 _QUESTION = re.compile(r"\s+Is the server running .*", re.DOTALL)
 
 _no_database = re.compile(r'database ".*" does not exist').search
@@ -120,9 +120,10 @@ class Translator:
             return self._damaged(error)
         if isinstance(error, _AUTH) or "password" in text or _no_role(text):
             return EngineDown(f"{self._shown} refuses this role: {text}. Check the user and the password in the URL.")
-        if "too many clients" in text or "remaining connection slots" in text:
+        if isinstance(error, errors.TooManyConnections) or any(words in text for words in _TOO_MANY):
             return EngineBusy(
-                f"{self._shown} takes no more connections: {text}. Raise max_connections, or use a pooler."
+                f"{self._shown} takes no more connections: {text}. "
+                "Raise max_connections, or the CONNECTION LIMIT of the role or database, or use a pooler."
             )
         if "timeout expired" in text or "timed out" in text:
             return self.busy()
@@ -136,5 +137,6 @@ class Translator:
 
 def _text(error: BaseException) -> str:
     """Give what was said, on one line and without a full stop."""
-    said = _QUESTION.sub("", str(error)) or type(error).__name__
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None  # not the statements around it
+    said = primary or _QUESTION.sub("", str(error)) or type(error).__name__
     return " ".join(said.split()).removesuffix(".")

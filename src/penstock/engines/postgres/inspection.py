@@ -82,11 +82,18 @@ def _rest(text: str) -> str:
 
 def _server(session: Session) -> Iterator[Finding]:
     (version, number, in_recovery, fsync, full_pages, commits, standby_names, vacuums, counts, standbys, open_now, most,
-     notified, may_create, user, sees_all) = session.rows("server")[0]  # fmt: skip
+     notified, may_create, user, sees_all, only_reads) = session.rows("server")[0]  # fmt: skip
     if number < _OLDEST_SERVER:
         yield Finding("server", "fault", f"PostgreSQL {version}", "penstock needs PostgreSQL 13 or newer.")
     elif in_recovery:
         yield Finding("server", "fault", f"PostgreSQL {version}, a standby", "Name the primary in the URL.")
+    elif only_reads == "on":
+        yield Finding(
+            "server",
+            "fault",
+            f"PostgreSQL {version}, which only reads",
+            "Set default_transaction_read_only off for this server, database and role.",
+        )
     else:
         yield Finding("server", "ok", f"PostgreSQL {version}")
     yield _durable(fsync, full_pages, commits, standby_names, standbys, sees_all=sees_all)

@@ -468,7 +468,7 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
     (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')),
     (SELECT count(*) FROM pg_stat_activity), current_setting('max_connections')::integer,
     pg_notification_queue_usage(), has_database_privilege(current_database(), 'CREATE'), current_user,
-    pg_has_role('pg_read_all_stats', 'USAGE')
+    pg_has_role('pg_read_all_stats', 'USAGE'), current_setting('transaction_read_only')
 
 -- name: old_transactions
 -- Whoever holds back the removal of deleted rows, for longer than a minute.
