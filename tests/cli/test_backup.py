@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import stat
 
@@ -52,6 +53,23 @@ def test_backup_that_is_killed_leaves_the_older_one(desk: Desk) -> None:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert file.read_text() == "an older one"
+
+
+def test_backup_for_which_there_is_no_room_says_so_and_leaves_the_older_one(desk: Desk) -> None:
+    fill(desk.store.engine, 2000)
+    file = desk.file.with_name("shop.backup")
+    file.write_text("an older one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        told = desk.run("backup", str(file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.exit_code, told.stderr) == (
+        1,
+        f"penstock: {file} cannot be written: File too large. What was there before is as it was.\n",
+    )
+    assert [path.read_text() for path in file.parent.iterdir() if "backup" in path.name] == ["an older one"]
 
 
 def test_backup_and_restore_go_through_pipes(desk: Desk) -> None:

@@ -102,6 +102,11 @@ def _written(file: str) -> Iterator[Callable[[bytes], object]]:
             draft.flush()
             os.fsync(draft.fileno())
         os.replace(name, place)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise click.ClickException(
+            f"{place} cannot be written: {error.strerror}. What was there before is as it was."
+        ) from error
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
