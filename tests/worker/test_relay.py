@@ -257,9 +257,11 @@ def test_relay_goes_on_after_the_store_was_down(
     failing.before = 2
     running = relay(database, lambda: failing)
     ended.append(running)
-    running.begin()
-    wait_until(lambda: stored(failing) == [job.id])
+    with caplog.at_level(logging.INFO, logger="penstock.worker"):
+        running.begin()
+        wait_until(lambda: stored(failing) == [job.id])
     assert "The store is down" in caplog.text
+    assert caplog.text.count("are carried to the store every") == 1
 
 
 def test_relay_outlives_a_fault_in_the_database(

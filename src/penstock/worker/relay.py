@@ -37,6 +37,7 @@ class Relay:
     def __init__(self, open_outbox: Callable[[], Outbox], open_engine: Callable[[], Engine], period_s: float) -> None:
         self._open_outbox, self._open_engine, self._period_s = open_outbox, open_engine, period_s
         self.done = False
+        self._introduced = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-relay", daemon=True)
 
@@ -66,7 +67,9 @@ class Relay:
     def _work(self, patience: Patience) -> None:
         with closing(self._open_outbox()) as outbox, closing(self._open_engine()) as engine:
             outbox.make()
-            log.info("jobs of the outbox %s are carried to the store every %s", outbox.url, spell(self._period_s))
+            if not self._introduced:
+                log.info("jobs of the outbox %s are carried to the store every %s", outbox.url, spell(self._period_s))
+                self._introduced = True
             while not self._closing.is_set():
                 carried = carry(outbox, engine)
                 patience.answered()
