@@ -113,6 +113,32 @@ def test_heart_whose_own_lease_was_lost_takes_a_new_identity() -> None:
     body.close()
 
 
+def test_heart_that_begins_anew_during_its_own_call_blames_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Through):
+        hinders = False
+
+        def enrol(self, info: WorkerInfo, processes: Sequence[ProcessId]) -> None:
+            self.engine.enrol(info, processes)
+            if self.hinders:  # as maintenance does when its own call is not answered
+                self.hinders = False
+                body.heart.begin_anew()
+
+    engine = MemoryEngine()
+    slow = Slow(engine)
+    body = Body(slow)
+    body.enrol(FIRST)
+    before = body.tender.id
+    slow.hinders = True
+    body.enrol(SECOND)
+    id = add(engine, "thread.give", 1)
+    (held,) = take(engine, FIRST, 1)
+    body.heart.report(Death(FIRST, frozenset({held.fence.token})), CRASH)
+    await_true(lambda: state(engine, id) is State.READY)
+    assert body.tender.id != before
+    assert "lapsed" not in caplog.text
+    body.close()
+
+
 def test_lost_reply_to_a_report_of_death_leaves_no_job_with_the_tender() -> None:
     class Lossy(Through):
         lost = 0

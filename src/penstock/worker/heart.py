@@ -157,6 +157,7 @@ class Heart:
 
     def _try(self, engine: Engine, patience: Patience) -> None:
         self.trying_since = self.trying_since or time.monotonic()
+        tender = self._tender.id
         try:
             self._enrol(engine)
             self._renew(engine)
@@ -166,11 +167,12 @@ class Heart:
                 self.begin_anew()
             return
         except LeaseLost:
-            log.warning(
-                "the supervisor's own lease lapsed and was voided by another worker (was this machine asleep?); "
-                "it takes a new one and goes on"
-            )
-            self._tender.renew_identity()
+            if self._tender.id == tender:  # else maintenance began anew meanwhile, and nobody voided anything
+                log.warning(
+                    "the supervisor's own lease lapsed and was voided by another worker (was this machine asleep?); "
+                    "it takes a new one and goes on"
+                )
+                self._tender.renew_identity()
             self._known = False
         else:
             patience.answered()
