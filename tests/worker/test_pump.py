@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from penstock.engine import AddRequest, Answer, Cancel, Engine, Filter, Want, WorkerInfo
 from penstock.engines.memory import MemoryEngine
-from penstock.model.errors import EngineDown, LeaseLost
+from penstock.model.errors import EngineDown, LeaseLost, StoreInvalid
 from penstock.model.job import (
     UNREADABLE_COUNTERS,
     UNREADABLE_DETAILS,
@@ -159,6 +159,19 @@ def job_of(engine: Engine, id: JobId) -> Job:
     (job,) = engine.get([id])
     assert job is not None
     return job
+
+
+def test_listener_leaves_a_store_that_cannot_be_used_to_the_pump() -> None:
+    class Gone(Through):
+        def wait(self, *_: object) -> bool:
+            raise StoreInvalid("The schema is gone.")
+
+    listener = Listener(Gone(MemoryEngine()), PROCESS, (), lambda: None)  # type: ignore[arg-type]
+    thread = threading.Thread(target=listener.run)
+    thread.start()
+    listener.arm(0)
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_jobs_run_and_results_are_kept(engine: MemoryEngine) -> None:

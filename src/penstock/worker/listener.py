@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from penstock.engine import Engine, Subject
-from penstock.model.errors import EngineUnavailable
+from penstock.model.errors import EngineError, EngineUnavailable
 from penstock.model.job import ProcessId
 
 WAIT_S = 1.0
@@ -47,6 +47,8 @@ class Listener:
                 self._engine.wait(subject, mark, timeout_s)
             except EngineUnavailable:  # the pump meets the same fault and reports it
                 continue
+            except EngineError:  # and this one ends the process
+                return
             if time.monotonic() - began < timeout_s * 0.95:
                 self._tell(mark)
 
