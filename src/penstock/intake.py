@@ -170,12 +170,15 @@ class Intake:
         if self._failed is not None:
             self._refuse_late(calls, *self._failed)
         while left := [call for call in calls if call.answer is None]:
+            began = time.monotonic()
             try:
                 for call, answer in zip(left, self._engine().add([call.request for call in left]), strict=True):
                     call.answer = answer
                 return
             except (EngineBusy, EngineDown) as error:
-                self._refuse_overdue(left, error, time.monotonic() + pause_s)
+                now = time.monotonic()
+                as_long = now - began if isinstance(error, EngineBusy) else 0.0  # as whoever holds the lock goes on to
+                self._refuse_overdue(left, error, now + pause_s + as_long)
             except Exception as error:  # noqa: BLE001 (every caller raises it where it belongs)
                 self._write_apart(left, error)
                 return

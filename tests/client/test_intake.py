@@ -134,6 +134,18 @@ def test_what_the_engine_refuses_to_look_at_reaches_only_the_one_who_asked() -> 
             bad.result(WAIT_S)
 
 
+def test_store_that_is_busy_for_most_of_the_time_there_is_is_not_waited_for_twice() -> None:
+    gate = Gate()
+    gate.troubles = [EngineBusy("locked")]
+    gate.open.clear()
+    letting_go = threading.Timer(0.4, gate.open.set)
+    letting_go.start()
+    with pytest.raises(EngineBusy):
+        an_intake(gate, deadline_s=0.6).add(a_request())
+    assert gate.sizes == [1]
+    letting_go.join(WAIT_S)
+
+
 @pytest.mark.parametrize("trouble", [EngineBusy("locked"), EngineDown("gone")])
 def test_a_store_that_cannot_be_used_for_a_moment_is_asked_again(trouble: EngineUnavailable) -> None:
     gate = Gate()
