@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from penstock.client import Penstock
@@ -16,6 +17,7 @@ from penstock.model.errors import JobFailed
 from penstock.model.states import State
 from penstock.worker.supervisor import LAST_S
 from tests.polling import await_true
+from tests.servers.postgres import PostgresServer
 from tests.worker import jobs
 from tests.worker.harness import application, stored, working
 
@@ -324,6 +326,19 @@ def test_store_that_cannot_be_used_ends_the_worker(tmp_path: Path) -> None:
     with working("memory://") as worker:
         assert worker.wait() == 2
         assert worker.has_said("private to each process")
+
+
+def test_store_that_turns_out_to_be_of_no_use_ends_the_worker_with_the_same_status(
+    postgres_server: PostgresServer,
+) -> None:
+    url = postgres_server.empty_store()
+    with Penstock(url) as app, psycopg.connect(url) as db:
+        app.using(tags=["eu"]).enqueue("tests.worker.jobs.add", 1, 2)
+        db.execute("""UPDATE penstock.jobs SET details = '{"tags": [null]}'""")
+    with working(url) as worker:
+        assert worker.wait() == 3
+        assert worker.has_said("is damaged")
+        assert not worker.has_said("unfit")
 
 
 def test_unfit_worker_ends_with_its_own_status(url: str) -> None:

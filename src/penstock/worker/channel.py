@@ -89,9 +89,10 @@ class Drained(Struct, frozen=True, tag="drained"):
 
 
 class Unfit(Struct, frozen=True, tag="unfit"):
-    """A job found this worker unfit, or its store cannot be used; the whole worker should end."""
+    """A job found this worker unfit, or its store cannot be used (`by_store`); the whole worker should end."""
 
     reason: str
+    by_store: bool = False
 
 
 class Void(Struct, frozen=True, tag="void"):

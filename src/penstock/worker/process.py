@@ -228,7 +228,7 @@ class Process:
             self._channel.send(Void())
             self._finish(STATUS_VOID)
         except EngineError as error:
-            self._channel.send(Unfit(str(error)))
+            self._channel.send(Unfit(str(error), by_store=True))
             self._finish(STATUS_BROKEN)
         except Exception as error:  # the pump's thread ends here, and a process without a pump must not live
             log.exception("the pump has failed; this worker drains and ends with status 4")

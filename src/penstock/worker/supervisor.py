@@ -139,7 +139,7 @@ class Supervisor:
                 case Drained():
                     log.debug("process %d has drained: %s", member.pid, message.reason)
                 case Unfit():
-                    self._end_unfit(message.reason)
+                    self._end_unfit(message)
                 case Void():
                     member.is_void = True
                     log.warning("process %d has lost its lease and is replaced; others have its jobs", member.pid)
@@ -317,10 +317,14 @@ class Supervisor:
         """Be gone `LAST_S` after the time that jobs are given."""
         self._ends_at = min(self._ends_at or float("inf"), time.monotonic() + timeout_s + LAST_S)
 
-    def _end_unfit(self, reason: str) -> None:
-        if self._status == CLEAN:
-            self._status = UNFIT
-            self._stop(self._settings.shutdown_timeout, f"unfit: {reason}")
+    def _end_unfit(self, unfit: Unfit) -> None:
+        if self._status != CLEAN:
+            return
+        self._status = STORE_UNUSABLE if unfit.by_store else UNFIT
+        if unfit.by_store:
+            log.error("%s", unfit.reason)
+        reason = "the store cannot be used" if unfit.by_store else f"unfit: {unfit.reason}"
+        self._stop(self._settings.shutdown_timeout, reason)
 
     def _fail(self, status: int, message: str) -> None:
         """End the worker for a reason that a person must mend."""
