@@ -65,7 +65,9 @@ class Desk:
         return str(self.store.job(id).state())
 
 
-def command(*words: str, folder: Path = ROOT, **environment: str) -> "subprocess.Popen[str]":
+def command(
+    *words: str, folder: Path = ROOT, stdout: Any = subprocess.PIPE, **environment: str
+) -> "subprocess.Popen[str]":
     """Start a command in a process of its own.
 
     Not unbuffered: writes to a pipe that is closed meanwhile would then seem to succeed.
@@ -77,7 +79,7 @@ def command(*words: str, folder: Path = ROOT, **environment: str) -> "subprocess
         [sys.executable, "-m", "penstock", *words],
         cwd=folder,
         env={**kept, "PYTHONPATH": path, **environment},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

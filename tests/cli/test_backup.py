@@ -11,6 +11,7 @@ import pytest
 from penstock.client import Penstock
 from tests.cli.desk import Desk, command
 from tests.moving.jobs import fill
+from tests.polling import await_true
 
 
 def other(desk: Desk) -> str:
@@ -53,6 +54,22 @@ def test_backup_that_is_killed_leaves_the_older_one(desk: Desk) -> None:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert file.read_text() == "an older one"
+
+
+@pytest.mark.slow
+def test_restore_that_is_interrupted_can_be_done_again(desk: Desk) -> None:
+    fill(desk.store.engine, 10_000)
+    file = str(desk.file.with_name("shop.backup"))
+    desk.done("backup", file)
+    with Penstock(other(desk)) as app, command("restore", file, "--url", other(desk)) as process:
+        await_true(lambda: sum(sum(states.values()) for states in app.counts().values()))
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Run it again for the rest" in told
+    again = desk.read("restore", file, "--url", other(desk))
+    assert (again["jobs"], again["restored"] + again["known"], again["refused"]) == (again["jobs"], again["jobs"], 0)
+    assert 0 < again["known"] < again["jobs"]
 
 
 def test_backup_for_which_there_is_no_room_says_so_and_leaves_the_older_one(desk: Desk) -> None:

@@ -150,6 +150,16 @@ def test_output_that_nobody_reads_on_ends_silently(desk: Desk) -> None:
     assert process.wait(20) == 141
 
 
+@pytest.mark.parametrize("words", [("jobs", "list"), ("jobs", "list", "--json"), ("backup", "-")])
+def test_output_for_which_there_is_no_room_is_told_without_a_traceback(desk: Desk, words: tuple[str, ...]) -> None:
+    desk.enqueue()
+    with open("/dev/full", "w") as full:
+        process = command(*words, stdout=full, PENSTOCK_URL=desk.url)
+        _, told = process.communicate(timeout=20)
+    assert told == "penstock: what this command says cannot be written: No space left on device\n"
+    assert process.returncode == 1
+
+
 def test_no_colour_reaches_a_pipe(desk: Desk) -> None:
     desk.bury()
     process = command("jobs", "list", PENSTOCK_URL=desk.url)

@@ -45,6 +45,21 @@ def test_a_plain_path_is_told_to_be_a_url() -> None:
     assert "write sqlite:///shop.db" in complaint("shop.db")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("redis:/localhost", "write redis://localhost."),
+        ("sqlite:shop.db", "write sqlite:///shop.db."),
+        ("postgresql:/me:secret@host/shop", "write postgresql://user@host."),
+        ("me:secret@host", "write sqlite:///penstock.db."),
+    ],
+)
+def test_missing_slashes_are_told_and_no_password(written: str, meant: str) -> None:
+    told = complaint(written)
+    assert told.endswith(meant)
+    assert "secret" not in told
+
+
 def test_a_misspelt_scheme_is_told_what_was_meant() -> None:
     assert "Did you mean sqlite:///shop.db?" in complaint("sqlit:///shop.db")
 

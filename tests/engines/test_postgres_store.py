@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from msgspec import json
 from msgspec.structs import replace
 
+from penstock.cli.main import cli
 from penstock.engine import AddRequest, Cancel, Delete, Edit, Engine, Filter, Kick, Subject, Want, WorkerInfo
 from penstock.engines.open import check_url, examine, is_there, open_engine
 from penstock.engines.postgres import PostgresEngine
@@ -1191,6 +1193,14 @@ def test_lease_that_was_given_before_the_clock_was_set_back_is_cut(
 )
 def test_durability_follows_the_live_settings(settings: tuple[str, str, str, str, int], level: str) -> None:
     assert durability(*settings) == level
+
+
+def test_doctor_tells_the_durability_once(engine: PostgresEngine, url: str) -> None:
+    engine.describe()
+    told = CliRunner().invoke(cli, ["doctor", "--json", "--url", url]).stdout
+    [finding] = [one for one in json.decode(told)["findings"] if one["subject"] == "durability"]
+    assert finding["verdict"] == "warning"
+    assert finding["found"].startswith("accepted jobs are lost with the store's process (D0): fsync off")
 
 
 def test_server_that_does_not_sync_is_told(engine: PostgresEngine, url: str) -> None:

@@ -616,6 +616,23 @@ def test_server_that_shows_a_later_time_than_can_be_is_not_believed(server: Redi
     assert engine.tend(tender).taken == ()
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("redis://{at}/99", "CONFIG GET databases"),
+        ("redis://me:secret@{at}/0", "rights of that user"),
+        ("redis://:secret@{at}/0", "Leave user and password out"),
+        ("redis+sentinel://{at}/shop/0", "It is no Sentinel"),
+        ("redis+cluster://{at}", "It is no node of a cluster"),
+    ],
+)
+def test_url_that_does_not_fit_the_server_is_told_with_the_way_out(server: RedisServer, url: str, remedy: str) -> None:
+    engine = open_engine(url.format(at=f"127.0.0.1:{server.port}"))
+    with pytest.raises(EngineDown, match=remedy) as caught:
+        engine.counts()
+    assert "secret" not in str(caught.value)
+
+
 # -- names, and a look from outside -----------------------------------------------------------------------------------
 
 

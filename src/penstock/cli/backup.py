@@ -16,6 +16,7 @@ from penstock.cli.exits import FAILED
 from penstock.cli.move import told_refusals
 from penstock.cli.screen import as_json, moment, number, progress_bar, write_json
 from penstock.engines.open import is_there, without_password
+from penstock.model.errors import EngineUnavailable
 from penstock.moving import BackupInvalid, Contents, Kept, Tally, back_up, examine_backup, restore
 from penstock.version import VERSION
 
@@ -64,8 +65,12 @@ def restore_command(ctx: click.Context, file: str, dry_run: bool, as_json: bool)
         if dry_run:
             tally = Tally()
         else:
-            with progress_bar("Restored", contents.jobs) as advance:
-                tally = restore(backup, contents, app.engine, advance=advance)
+            try:
+                with progress_bar("Restored", contents.jobs) as advance:
+                    tally = restore(backup, contents, app.engine, advance=advance)
+            except (KeyboardInterrupt, EngineUnavailable):
+                click.echo("What was restored stays. Run it again for the rest: jobs that are there stay so.", err=True)
+                raise
     if as_json:
         write_json(_document(contents, tally, dry_run))
     elif dry_run:

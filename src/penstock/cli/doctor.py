@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import click
+from msgspec.structs import replace
 
 from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
@@ -24,6 +25,7 @@ __all__ = ["doctor"]
 
 #: How many tasks without a worker are told one by one.
 _MOST_TOLD = 5
+_DURABILITY = "durability"
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -56,21 +58,22 @@ def _examine(app: Penstock, deep: bool) -> Iterator[Finding]:
         yield Finding("url", "ok", f"{app.settings.url}{default}")
     yield from examine_outbox(app)
     outside = examine(app.settings.url, deep=deep)
-    yield from outside.findings
+    yield from map(_in_words, outside.findings)
     if not outside.exists or outside.schema != outside.known_schema:
         return  # opening it would make it, or bring it to another schema
     if any(finding.subject == "lock" and finding.verdict == "fault" for finding in outside.findings):
         return  # it would only wait in vain
     try:
-        yield from _inside(app)
+        yield from _inside(app, durable=any(finding.subject == _DURABILITY for finding in outside.findings))
     except EngineError as error:
         yield Finding("store", "fault", str(error), "Mend the faults above, then examine it again.")
 
 
-def _inside(app: Penstock) -> Iterator[Finding]:
+def _inside(app: Penstock, *, durable: bool) -> Iterator[Finding]:
+    """Find what the engine tells; `durable` says that its durability was told already."""
     engine = app.engine
     workers, counts = engine.workers(), engine.counts()
-    yield _durability(engine.describe())
+    yield from _described(engine.describe(), durable=durable)
     yield from _workers(workers)
     yield from _unserved(workers, counts)
     yield from _silent(workers, counts, engine.queues())
@@ -78,9 +81,17 @@ def _inside(app: Penstock) -> Iterator[Finding]:
     yield _buried(counts)
 
 
-def _durability(info: EngineInfo) -> Finding:
-    late = f"; {info.late_results:,} late results refused so far" if info.late_results else ""
-    return Finding("durability", "ok", f"{promise(info.durability)}{late}")
+def _in_words(finding: Finding) -> Finding:
+    """Say what a class of durability means."""
+    level, rest = finding.found[:2], finding.found[2:]
+    return replace(finding, found=promise(level) + rest) if finding.subject == _DURABILITY else finding
+
+
+def _described(info: EngineInfo, *, durable: bool) -> Iterator[Finding]:
+    if not durable:
+        yield Finding(_DURABILITY, "ok", promise(info.durability))
+    if info.late_results:
+        yield Finding("late results", "ok", f"{info.late_results:,} refused so far")
 
 
 def _workers(workers: list[WorkerView]) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """`penstock`: the group of all commands, and the edge at which errors become messages and exit statuses."""
 
+import errno
 import os
 import sys
 from io import TextIOWrapper
@@ -14,6 +15,8 @@ from penstock.model.errors import PenstockError, SettingsInvalid
 from penstock.version import VERSION
 
 __all__ = ["cli", "main"]
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Root(LazyGroup):
@@ -38,6 +41,12 @@ class Root(LazyGroup):
         except BrokenPipeError:
             _silence_stdout()
             ctx.exit(PIPE_CLOSED)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or error.filename is not None:
+                raise
+            _silence_stdout()
+            click.echo(f"penstock: what this command says cannot be written: {error.strerror}", err=True)
+            ctx.exit(FAILED)
         return answer
 
 

@@ -281,13 +281,21 @@ def _unknown(url: str, scheme: str) -> str:
         return f"This version of penstock has no engine for {shown!r} yet; use sqlite:///penstock.db."
     if not scheme:
         secret = any(mark in url for mark in "@?")  # there may be a password anywhere in it
-        path = url if url.endswith(_FILE_ENDINGS) and not secret else "penstock.db"
-        return f"{'What was given' if secret else repr(url)} is no URL of a store; write sqlite:///{path}."
+        return f"{'What was given' if secret else repr(url)} is no URL of a store; write {_meant(url, secret)}."
     import difflib
 
     near = difflib.get_close_matches(scheme.lower(), _KINDS, n=1)
     meant = f" Did you mean {near[0]}://{shown.partition('://')[2]}?" if near else ""
     return f"No engine is called {scheme!r}.{meant} Known: {', '.join(f'{name}://' for name in _KINDS)}."
+
+
+def _meant(url: str, secret: bool) -> str:
+    """Give what would be a URL, from text that is none; of what may hold a password only its kind."""
+    kind, colon, rest = url.partition(":")
+    if colon and kind in _KINDS:
+        front, example = ("sqlite:///", "penstock.db") if kind == "sqlite" else (f"{kind}://", "user@host")
+        return front + (example if secret else rest.lstrip("/"))
+    return f"sqlite:///{url if url.endswith(_FILE_ENDINGS) and not secret else 'penstock.db'}"
 
 
 def _options(url: str, parts: "SplitResult", known: dict[str, Callable[[str], tuple[str, Any]]]) -> dict[str, Any]:

@@ -18,6 +18,14 @@ ELSEWHERE = frozenset({"READONLY", "MOVED", "ASK", "CLUSTERDOWN", "MASTERDOWN"})
 #: Answers to who has not logged in, or with a password that is not right.
 UNKNOWN_USER = frozenset({"NOAUTH", "WRONGPASS"})
 
+#: By words of answers that have no code of their own.
+_REMEDIES = {
+    "DB index is out of range": "See redis-cli CONFIG GET databases; several stores can share one by ?prefix=.",
+    "without any password": "Leave user and password out of the URL.",
+    "'SENTINEL'": "It is no Sentinel; write redis://host:port for the server itself.",
+    "cluster support disabled": "It is no node of a cluster; write redis://host:port.",
+}
+
 _REFUSED = UNKNOWN_USER | {"NOPERM"}
 # What a command in a script was refused for, as a server before 7 tells it.
 _INSIDE = re.compile(r": -(OOM|MISCONF|READONLY|NOPERM)\b")
@@ -103,7 +111,7 @@ class Translator:
         )
 
     def _of_server(self, error: Refusal) -> EngineError:
-        said = f"{self._shown} says: {str(error).rstrip('.')}."
+        said = f"{self._shown} says: {str(error).rstrip('.?')}."
         if error.code == "OOM":
             return EngineFull(f"{said} New jobs are refused until memory is free; running ones end. Raise maxmemory.")
         if error.code == "MISCONF":
@@ -114,4 +122,5 @@ class Translator:
             return EngineBusy(f"{said} Try again.")
         if error.code in _REFUSED:
             return EngineDown(f"{said} Check user and password in the URL, and the rights of that user.")
-        return EngineDown(said)
+        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), "")
+        return EngineDown(f"{said} {remedy}".rstrip())
