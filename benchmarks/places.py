@@ -13,8 +13,14 @@ __all__ = ["STORES", "Place", "file_of", "open_place"]
 
 STORES = ("sqlite", "redis", "postgresql")
 
-#: What most use who want to keep their jobs: synced once a second. A number of databases that no run reaches.
-_REDIS_SETTINGS: dict[str, str | int] = {"appendonly": "yes", "appendfsync": "everysec", "databases": 5000}
+#: What most use who want to keep their jobs: synced once a second. A number of databases that no run reaches. Its file
+#: is not rewritten meanwhile, since that would fall on whoever is measured when the file has doubled.
+_REDIS_SETTINGS: dict[str, str | int] = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "auto_aof_rewrite_percentage": 0,
+    "databases": 5000,
+}
 _POSTGRES_FACTS = ("server_version", "synchronous_commit", "fsync", "shared_buffers", "max_wal_size")
 
 
@@ -86,7 +92,13 @@ class _Redis:
         with self._server.client() as client:
             found = client.config_get("append*")
             version = client.info("server")["redis_version"]
-        return {"version": version, "appendonly": found["appendonly"], "appendfsync": found["appendfsync"]}
+            rewrites = client.config_get("auto-aof-rewrite-percentage")
+        return {
+            "version": version,
+            "appendonly": found["appendonly"],
+            "appendfsync": found["appendfsync"],
+            **rewrites,
+        }
 
 
 @contextmanager

@@ -43,9 +43,12 @@ def counted(file: Path) -> int:
     return file.stat().st_size // _RECORD.size
 
 
-def read(file: Path) -> list[Written]:
-    """Give all records in the order of their times."""
-    found = [Written(number, What(what), at_ns) for number, what, at_ns in _RECORD.iter_unpack(file.read_bytes())]
+def read(file: Path, *, after: int = 0) -> list[Written]:
+    """Give all records but so many of the first, in the order of their times."""
+    with file.open("rb") as opened:
+        opened.seek(after * _RECORD.size)
+        records = opened.read()
+    found = [Written(number, What(what), at_ns) for number, what, at_ns in _RECORD.iter_unpack(records)]
     return sorted(found, key=lambda written: written.at_ns)
 
 
