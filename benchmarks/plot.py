@@ -1,5 +1,6 @@
 """Draws the figures of a run as one picture."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from benchmarks.figures import Figure, percentile
 
 __all__ = ["draw"]
 
+_CAPTION_WIDTH = 130
 _OWN, _OTHER, _GOAL, _MISSED = "#1f6f8b", "#b0b7bd", "#222222", "#c0392b"
 _COLORS = {"penstock": _OWN, "huey (default)": _OTHER, "huey (fsync=True)": "#6b7480"}
 _Figures = Mapping[str, Figure]
@@ -32,7 +34,8 @@ def draw(file: Path, facts: Mapping[str, object], figures: Sequence[Figure]) -> 
         panel(place, by_key)
     for place in list(axes.flat)[len(panels) :]:
         place.axis("off")
-    sheet.suptitle(f"{_caption(facts)}\nbars: median, whiskers: range of the rounds, mark: goal")
+    caption = textwrap.fill(_caption(facts), _CAPTION_WIDTH)
+    sheet.suptitle(f"{caption}\nbars: median, whiskers: range of the rounds, mark: goal")
     file.parent.mkdir(parents=True, exist_ok=True)
     sheet.savefig(file, dpi=110)
     pyplot.close(sheet)
@@ -91,7 +94,7 @@ def _draw_verbs(place: Any, figures: _Figures) -> None:
     place.set_yscale("log")
     place.set_xlabel("waiting jobs")
     place.set_title("a call, µs", loc="left")
-    place.legend(loc="upper left", fontsize=7, ncols=2)
+    place.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     place.grid(alpha=0.3)
 
 
