@@ -80,7 +80,7 @@ def test_worker_whose_replies_get_lost_runs_each_job_once(
     dice, names = random.Random(2), itertools.count()
     with working(through(proxy, server), app=APP, lease="120s", slots=2) as worker:
         await_true(lambda: app.workers(), "the worker is there")
-        proxy.lose_reply_to = lambda _: dice.random() < 0.2
+        proxy.lose_reply_to = lambda _: dice.random() < 0.1
         ids = []
         while proxy.lost < LOST_REPLIES:
             ids += [app.enqueue(WORK, f"job {next(names)}", 0.001).id for _ in range(20)]

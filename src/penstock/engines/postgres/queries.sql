@@ -5,7 +5,7 @@ SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s,
     set_config('idle_in_transaction_session_timeout', %s, true)
 
 -- name: started
-SELECT pg_postmaster_start_time()::text
+SELECT pg_postmaster_start_time()::text, pg_backend_pid()
 
 -- name: commit_surely
 -- What engines remember must outlive a crash of the server.

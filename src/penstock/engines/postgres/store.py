@@ -236,41 +236,37 @@ class Store:
         link = self.connect(until)
         try:
             epoch = prepare(link, self.schema, self.shown)
-            started = str(self._session(link).value("started"))
+            started, session = self._session(link).rows("started")[0]
         except BaseException:
             link.close()
             raise
+        self._settle_preparing(link, session)
         if (epoch, started) != (self.epoch, self._started):
             self.epoch, self._started = epoch, started
             self.forget()
         return link
 
     def connect(self, until: float) -> Link:
-        """Open a connection that the caller closes; the schema is not looked at."""
+        """Open a connection that the caller closes; the schema is not looked at, and no statement is prepared."""
         left_s = max(2, round(until - time.monotonic()))
         link = Link.connect(self._conninfo, autocommit=True, connect_timeout=left_s, prepare_threshold=None)
         link.until = until
         wire.register(link)
-        if self.prepares:
-            self._settle_preparing(link)
         return link
 
-    def _settle_preparing(self, link: Link) -> None:
+    def _settle_preparing(self, link: Link, session: int) -> None:
         """Prepare statements only where one server session answers all along.
 
         A pooler that lends sessions by transaction knows nothing of statements (PgBouncer before 1.21): the name that
         this connection has given to one may be that of another client's in the session that it is lent next, and that
         one would run in its place, without an error if it takes as many values.
+
+        Args:
+            session: the server session that has answered; a pooler gives another for the connection itself.
         """
-        try:
-            row = link.execute("SELECT pg_backend_pid()").fetchone()
-        except BaseException:
-            link.close()
-            raise
-        if row == (link.info.backend_pid,):
+        self.prepares = self.prepares and session == link.info.backend_pid
+        if self.prepares:
             link.prepare_threshold = 5
-        else:
-            self.prepares = False
 
     def close(self) -> None:
         """Close what is not in use; the rest is closed when it is given back to a store that was closed meanwhile."""
