@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from itertools import count as numbers
 from typing import Any
 
+from benchmarks import bare
 from benchmarks.bench import Bench
 from benchmarks.counting import wait_for
 from benchmarks.figures import Figure, percentile
 from benchmarks.rival import Rival
-from benchmarks.stores import Store
+from benchmarks.stores import Store, exchanges, jobs_of
 from benchmarks.tasks import noop, stamp
 from benchmarks.workers import Tree, consumer, worker
+from penstock.engine import AddRequest
 
 __all__ = ["measure"]
 
@@ -25,8 +27,9 @@ Send = Callable[[], Callable[[], int]]
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Give the latency of idle workers, and the time from starting one to its first result."""
+    """Give the latency of idle workers, what its calls take alone, and the time from a start to the first result."""
     yield from _idle(bench)
+    yield from _calls(bench)
     yield from _cold(bench)
 
 
@@ -52,6 +55,33 @@ def _idle(bench: Bench) -> Iterator[Figure]:
         yield _percentile(f"huey.{name}", title, samples[f"huey.{name}"], 0.99)
         rival.close()
     store.remove()
+
+
+def _calls(bench: Bench) -> Iterator[Figure]:
+    """Time the two calls that a job waits for on an idle system, and the store's bare client, after the same pauses."""
+    rounds = bench.size(100, 20)
+    bench.say(f"the calls of an idle system: {rounds} of each, after 50 to 150 ms")
+    store, samples = Store(bench.place, "calls"), dict[str, list[float]]()
+    with bare.opened(bench, next(jobs_of(noop, 1))[0].envelope) as runs:
+        claiming = exchanges(store.engine, noop, 1)
+        for _ in range(rounds):
+            next(claiming)  # ends the last job, finds none
+            request = AddRequest(next(jobs_of(noop, 1)))
+            calls: dict[str, Callable[[], object]] = {
+                "bare": lambda: runs["bare"](1),
+                "add": lambda request=request: store.engine.add([request]),
+                "claim": lambda: next(claiming),
+            }
+            for name, call in calls.items():
+                time.sleep(random.uniform(*_PAUSE_S))
+                began = time.perf_counter()
+                call()
+                samples.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
+        claiming.close()
+    store.remove()
+    titles = {"bare": "the store's bare client stores a body", "add": "add of one job", "claim": "claim of one job"}
+    for name, title in titles.items():
+        yield Figure.of(f"latency.call.{name}", f"{title}, after a pause", "ms", samples[name])
 
 
 def _percentile(key: str, title: str, samples: list[float], share: float) -> Figure:
