@@ -168,7 +168,7 @@ def _rate(written: list[Written], count: int) -> float:
 def _latencies_ms(session: Session, producer: Producer, tree: Tree, count: int) -> list[float]:
     """Leave out the first ones: a worker that polls is not yet in its stride after a drain.
 
-    A job that runs twice is counted when it first ran, and takes no other one's place: SAQ repeats some at times.
+    A job that runs twice is counted when it first ran, and takes no other one's place.
     """
     before, count = session.ran(), count + _UNCOUNTED
     wanted = range(_FIRST_SPACED, _FIRST_SPACED + count)
