@@ -501,6 +501,13 @@ def test_planned_restart_of_a_master_with_a_replica_voids_no_lease(followed: tup
     assert engine.exchange(P1, 2, [change(claim)], None).late == ()
 
 
+def save(server: RedisServer) -> None:
+    """Write a snapshot as soon as none is being written, as one is for a new replica."""
+    with server.client() as client:
+        assert comes_true(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0)
+        client.save()
+
+
 def test_writes_that_a_master_with_a_replica_lost_in_a_crash_are_noticed(
     followed: tuple[RedisServer, RedisServer],
 ) -> None:
@@ -509,8 +516,7 @@ def test_writes_that_a_master_with_a_replica_lost_in_a_crash_are_noticed(
     engine.enrol(WorkerInfo(id="w1"), [P1, P2])
     add(engine, "a")
     [claim] = claims(engine, 1)
-    with server.client() as client:
-        client.save()
+    save(server)
     assert engine.exchange(P1, 2, [change(claim)], None).late == ()
     server.restart(gently=False)
     until_it_answers(engine)
