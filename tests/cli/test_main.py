@@ -156,7 +156,7 @@ def test_output_for_which_there_is_no_room_is_told_without_a_traceback(desk: Des
     with open("/dev/full", "w") as full:
         process = command(*words, stdout=full, PENSTOCK_URL=desk.url)
         _, told = process.communicate(timeout=20)
-    assert told == "penstock: what this command says cannot be written: No space left on device\n"
+    assert told == "penstock: what this command writes has no place: No space left on device\n"
     assert process.returncode == 1
 
 

@@ -5,12 +5,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.polling import await_true
 
 pytestmark = [pytest.mark.slow, pytest.mark.lonely]
 
@@ -102,10 +103,7 @@ def test_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: int, sta
         run.communicate(timeout=30)
     assert run.returncode == status
     assert list((tmp_path / "tmp").iterdir()) == []
-    deadline = time.monotonic() + 5
-    while in_session(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert in_session(worker) == []
+    await_true(lambda: in_session(worker) == [], "its worker is gone", 5)
 
 
 def test_worker_that_does_not_start_is_told_with_its_own_words(tmp_path: Path, folder: Path) -> None:

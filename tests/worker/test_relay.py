@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from penstock.testing.conformance.trial import new_job
 from penstock.worker.relay import LONGEST_BACKOFF_S, Relay, carry, fate_of
 from tests.conftest import lasting_server
 from tests.engines.databases import Database, PostgresDatabase, SqliteDatabase, made
+from tests.polling import await_true
 
 DEADLINE_S = 30.0
 
@@ -57,13 +57,6 @@ def put(database: Database, *jobs: NewJob) -> None:
 
 def stored(engine: Engine) -> list[str]:
     return sorted(job.id for job in engine.find(Filter(limit=1000)).jobs)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
 
 
 class Failing(SqliteEngine):
@@ -240,11 +233,11 @@ def test_relay_makes_the_table_and_carries_what_comes(
     running = relay(database, lambda: open_engine(url))
     ended.append(running)
     running.begin()
-    wait_until(lambda: running.done)
+    await_true(lambda: running.done)
     job = new_job()
     put(database, job)
-    wait_until(lambda: stored(engine) == [job.id])
-    wait_until(lambda: running.done)
+    await_true(lambda: stored(engine) == [job.id])
+    await_true(lambda: running.done)
 
 
 @pytest.mark.usefixtures("outbox")
@@ -259,7 +252,7 @@ def test_relay_goes_on_after_the_store_was_down(
     ended.append(running)
     with caplog.at_level(logging.INFO, logger="penstock.worker"):
         running.begin()
-        wait_until(lambda: stored(failing) == [job.id])
+        await_true(lambda: stored(failing) == [job.id])
     assert "The store is down" in caplog.text
     assert caplog.text.count("are carried to the store every") == 1
 
@@ -273,13 +266,13 @@ def test_relay_outlives_a_fault_in_the_database(
     ended.append(running)
     with caplog.at_level(logging.WARNING, logger="penstock.worker"):
         running.begin()
-        wait_until(lambda: running.done)
+        await_true(lambda: running.done)
         path.unlink()
         database = SqliteDatabase(path)
         made(database)
         job = new_job()
         put(database, job)
-        wait_until(lambda: stored(engine) == [job.id])
+        await_true(lambda: stored(engine) == [job.id])
     assert "relay" in caplog.text
 
 
@@ -292,12 +285,12 @@ def test_relay_goes_on_after_the_server_of_the_outbox_was_killed(
         running = relay(database, lambda: open_engine(url))
         ended.append(running)
         running.begin()
-        wait_until(lambda: running.done)
+        await_true(lambda: running.done)
         first, second = new_job(), new_job()
         put(database, first)
         server.restart(gently=False)
         put(database, second)
-        wait_until(lambda: stored(engine) == sorted([first.id, second.id]))
+        await_true(lambda: stored(engine) == sorted([first.id, second.id]))
         running.close(DEADLINE_S)
     assert "relay of the outbox" in caplog.text
 

@@ -45,7 +45,7 @@ class Root(LazyGroup):
             if error.errno not in _NO_ROOM or error.filename is not None:
                 raise
             _silence_stdout()
-            click.echo(f"penstock: what this command says cannot be written: {error.strerror}", err=True)
+            click.echo(f"penstock: what this command writes has no place: {error.strerror}", err=True)
             ctx.exit(FAILED)
         return answer
 
