@@ -1,9 +1,8 @@
 """Run the jobs of an application without a worker, in the test that enqueued them."""
 
-import random
 from collections.abc import Coroutine
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 from penstock.client import Penstock
 from penstock.context import entered
@@ -18,6 +17,9 @@ from penstock.worker.relay import carry
 
 __all__ = ["run_jobs"]
 
+#: The jitter of every backoff: the longest wait it allows, so that a test sees the same each time it runs.
+_LUCK: Final = 1.0
+
 
 def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     """Run the jobs that are ready or due, one after another in this thread, and give how many attempts that were.
@@ -25,7 +27,7 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     Arguments, results, retries, `current_job` and what a task raises to steer its job are as in a worker. Whatever the
     runner, the function is called here: nothing interrupts it at its timeout, and a crash ends the test. Jobs that come
     while it runs are run too; one that waits for a retry is run when its time has come, so turn the clock and call
-    again. Jobs of commands stay where they are. What waits in the outbox, if there is one, is fetched first.
+    again; it waits the longest its backoff allows, without the luck of the jitter. Jobs of commands stay where they are. What waits in the outbox, if there is one, is fetched first.
 
     Args:
         limit: most attempts; keeps jobs that enqueue each other from going on for ever.
@@ -50,7 +52,7 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
         claims = app.engine.exchange(process, 2 * attempts + 1, (), want).claims
         if not claims:
             return attempts
-        change = settle(claims[0], _run(app, claims[0]), random.random())
+        change = settle(claims[0], _run(app, claims[0]), _LUCK)
         app.engine.exchange(process, 2 * attempts + 2, (change,), None)
     return limit
 
