@@ -27,7 +27,8 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     Arguments, results, retries, `current_job` and what a task raises to steer its job are as in a worker. Whatever the
     runner, the function is called here: nothing interrupts it at its timeout, and a crash ends the test. Jobs that come
     while it runs are run too; one that waits for a retry is run when its time has come, so turn the clock and call
-    again; it waits the longest its backoff allows, without the luck of the jitter. Jobs of commands stay where they are. What waits in the outbox, if there is one, is fetched first.
+    again; it waits the longest its backoff allows, without the luck of the jitter. Jobs of commands stay where they
+    are. What waits in the outbox, if there is one, is fetched first.
 
     Args:
         limit: most attempts; keeps jobs that enqueue each other from going on for ever.
