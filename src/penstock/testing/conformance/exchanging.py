@@ -103,6 +103,26 @@ class Claiming(Conformance):
         job = trial.job(late)
         assert (job.state, job.ended_ms, job.error) == (State.EXPIRED, trial.clock.wall_ms(), None)
 
+    def test_job_behind_an_overdue_one_waits_for_its_turn(self, trial: Trial) -> None:
+        late = trial.add(priority=5, expires_in_ms=1000)
+        others = [trial.add(task="u"), trial.add(), trial.add(task="u"), trial.add()]
+        trial.clock.turn(1000)
+        assert [claim.id for _ in others for claim in trial.claim(limit=1)] == others
+        assert trial.state(late) is State.EXPIRED
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+    def test_overdue_jobs_in_several_lines_do_not_change_the_order_of_the_others(
+        self, trial: Trial, limit: int
+    ) -> None:
+        expected = []
+        for number in range(12):
+            task = "t" if number % 3 else "u"
+            trial.add(task=task, priority=number % 2, expires_in_ms=1000)
+            expected.append((-(number % 2), trial.add(task=task, priority=number % 2)))
+        trial.clock.turn(1000)
+        claimed = [claim.id for _ in range(12) for claim in trial.claim(limit=limit)]
+        assert claimed == [id for _, id in sorted(expected)]
+
     def test_deadline_is_over_once_an_attempt_was_charged(self, trial: Trial) -> None:
         claim = trial.run(expires_in_ms=1000)
         trial.end(claim, Ending.FAILED, after_ms=0)

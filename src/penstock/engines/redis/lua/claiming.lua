@@ -76,26 +76,33 @@ function my.pick_from(line, free, limit, picked)
     my.read_on(line, most)
     if not line.ids[line.at] then break end
     local take_head = my.take_head
-    for _ = line.at, #line.ids do take_head(line, picked, free) end
+    for _ = line.at, #line.ids do
+      if not take_head(line, picked, free) then return end
+    end
     most = math.min(limit - #picked.ids, free[line.runner])
   end
 end
 
--- Put the job at the head of a line among those to claim, or among the overdue.
+-- Put the job at the head of a line among those to claim, or among the overdue. Once one was overdue only others that are
+-- leave their lines, and nothing is done about the rest: what stands behind them may have to wait for the head of a line
+-- that was not gathered. Says whether the job was taken.
 function my.take_head(line, picked, free)
   local at, size = line.at, #picked.ids + 1
   local id, body = line.ids[at], line.bodies[at]
-  line.at = at + 1
   if byte(body, 25) % 2 == my.HAS_EXPIRY then
     local expiry = call('ZSCORE', P .. 'expiry', id)
     if expiry and tonumber(expiry) <= now then
       picked.overdue[#picked.overdue + 1] = { id, body }
-      return
+      line.at, picked.met_overdue = at + 1, true
+      return true
     end
     picked.expiring[size] = expiry
   end
+  if picked.met_overdue then return false end
+  line.at = at + 1
   free[line.runner] = free[line.runner] - 1
   picked.ids[size], picked.bodies[size] = id, body
+  return true
 end
 
 -- Merge lines up to a limit in all, best head first, while their runners have room; overdue ones take none.
@@ -112,10 +119,9 @@ function my.merge(lines, free, limit, picked)
   for at = floor(#heap / 2), 1, -1 do my.sift(heap, at) end
   while heap[1] and #picked.ids < limit and #picked.overdue < 1000 do
     local line = heap[1]
-    if free[line.runner] <= 0 then
+    if free[line.runner] <= 0 or not my.take_head(line, picked, free) then
       my.drop_top(heap)
     else
-      my.take_head(line, picked, free)
       if not line.scores[line.at] and #picked.ids < limit then my.read_on(line, share) end
       line.score = line.scores[line.at]
       if not line.score then my.drop_top(heap) elseif heap[2] then my.sift(heap, 1) end
@@ -226,7 +232,7 @@ end
 function my.pick_group(want, queues, picked)
   local overdue
   repeat
-    overdue = #picked.overdue
+    overdue, picked.met_overdue = #picked.overdue, false
     local lines = my.best_lines(want, queues, want.limit - #picked.ids)
     my.put_aside(lines.paused)
     if lines[1] then my.pick(lines, want.free, want.limit, picked) end
