@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 BELOW_CLIENT = ("model", "engine", "outbox", "engines.open")
 CLIENT = (
     *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
-    *("handle", "intake", "shield", "context", "settings", "loading", "moving", "version"),
+    *("handle", "fallbacks", "fitness", "intake", "shield", "context", "settings", "loading", "moving", "version"),
 )
 SHARED = ("engines.clock", "engines.checks")
 WITHIN_ENGINES = tuple(

@@ -2,6 +2,7 @@
 
 from penstock.client import Penstock
 from penstock.context import JobContext, NotInJob, ProgressInvalid, current_job
+from penstock.fallbacks import Fallback
 from penstock.handle import JobHandle
 from penstock.model.errors import (
     ArgumentsInvalid,
@@ -67,6 +68,7 @@ __all__ = [
     "EnvelopeCorrupt",
     "EnvelopeTooNew",
     "Exponential",
+    "Fallback",
     "Fixed",
     "IdempotencyConflict",
     "Job",

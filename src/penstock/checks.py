@@ -13,6 +13,7 @@ from msgspec import Struct
 from penstock.handle import JobHandle
 from penstock.model.durations import LONGEST_S, Duration, milliseconds, seconds
 from penstock.model.errors import JobNotFound, TaskInvalid
+from penstock.model.failures import CLASSES, is_failure_class
 from penstock.model.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, QUEUE_NAME, QUEUE_NAME_IN_WORDS, Job, JobId, Unique
 from penstock.model.retry import DEFAULT_BACKOFF, Backoff, Exponential, Fixed, Linear, Table
 from penstock.model.states import State
@@ -38,6 +39,7 @@ __all__ = [
     "check_name",
     "check_priority",
     "check_queue",
+    "check_rule",
     "check_states",
     "check_tags",
     "check_text",
@@ -270,6 +272,16 @@ def check_exceptions(option: str, given: ExceptionOption) -> tuple[str, ...] | N
     if not isinstance(entries, Iterable):
         raise TaskInvalid(f"{option}={given!r} is no list of exceptions; give classes or their names.")
     return tuple(_check_exception(option, entry) for entry in entries)
+
+
+def check_rule(kind: object, failure: object) -> None:
+    """Refuse what is no exception class, and what is neither a class of failure nor a function that gives one."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise TaskInvalid(f"{kind!r} is no exception class, so no failure can be told by it.")
+    if not callable(failure) and not (isinstance(failure, str) and is_failure_class(failure)):
+        raise TaskInvalid(
+            f"{failure!r} is no class of failure; give one of {', '.join(CLASSES)}, dependency:NAME, or a function."
+        )
 
 
 def _check_exception(option: str, entry: Any) -> str:

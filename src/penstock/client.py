@@ -21,6 +21,7 @@ from penstock.checks import (
     check_name,
     check_priority,
     check_queue,
+    check_rule,
     check_states,
     check_text,
 )
@@ -36,12 +37,15 @@ from penstock.engine import (
     Filter,
     Kick,
     Reschedule,
+    Upgrade,
     WorkerView,
 )
+from penstock.fitness import DEFAULT_TIMEOUT, Check, read_check
 from penstock.handle import JobHandle
 from penstock.model.codec import Envelope, amend_envelope, decode_envelope, encode_value
 from penstock.model.durations import Duration
 from penstock.model.errors import JobNotFound, TaskInvalid
+from penstock.model.failures import Classes, Rule
 from penstock.model.job import Job, JobId
 from penstock.options import PLAIN, CommandOptions, JobTerms, TaskOptions, Terms, read_terms
 from penstock.queues import Queue
@@ -53,6 +57,7 @@ __all__ = ["NamedCalls", "Penstock"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[[], object])
 
 _REMOTES_KEPT = 1000
 
@@ -87,6 +92,8 @@ class Penstock(Access):
     def __init__(self, url: str | None = None, *, engine: Engine | None = None, **options: object) -> None:
         super().__init__(engine, {"url": url, **options})
         self.tasks: dict[str, Task[Any, Any]] = {}
+        self.failures = Classes()
+        self.health_checks: dict[str, Check] = {}
         self._remotes: dict[str, Remote] = {}
 
     def __repr__(self) -> str:
@@ -123,6 +130,8 @@ class Penstock(Access):
                 failure, or `Exponential`, `Fixed`, `Linear`, `Table`.
             retry_on: exceptions (classes or names) that are retried; None retries all.
             give_up_on: exceptions that bury the job at once; stronger than `retry_on`.
+            fallback: another task, or a list of them, that takes the same job over when it has failed for good; see
+                `Fallback`. It is called with the same arguments, and its result is marked with its name.
             keep: how long an ended job and its result are kept; "24h" if not given.
             unique: at most one live job for each key; see `Task.using`.
             tags: words to find its jobs by.
@@ -162,6 +171,58 @@ class Penstock(Access):
             )
         self.tasks[task.name] = task
 
+    def classify(self, kind: type[BaseException], failure: Rule) -> None:
+        """Say whose fault it is when a task raises such an exception, or one of a subclass.
+
+        Args:
+            failure: a class of failure: `job`, `host`, `network` or `dependency:NAME`; or a function that is given the
+                exception and gives one, or None to leave it to what is known of its bases.
+
+        Raises:
+            TaskInvalid: it is no exception class, or no class of failure.
+
+        >>> app = Penstock("memory://")
+        >>> app.classify(ConnectionError, "dependency:smtp")
+        """
+        check_rule(kind, failure)
+        self.failures.rules[kind] = failure
+
+    @overload
+    def health_check(self, function: F, /) -> F: ...
+    @overload
+    def health_check(self, *, name: str | None = None, timeout: Duration = ...) -> Callable[[F], F]: ...
+    def health_check(  # type: ignore[misc]  # as with `task`
+        self, function: Any = None, /, *, name: str | None = None, timeout: Duration = DEFAULT_TIMEOUT
+    ) -> Any:
+        """Register a function that fails on a machine where jobs had better not run.
+
+        A worker asks it in each of its processes before it claims the first job, and every `health_period` after. It
+        fails when it raises, gives False or a text that says why, or has not answered within its timeout. A worker
+        whose check fails claims no more and says why; then it ends with status 4, or waits until all checks pass
+        again, as `when_unfit` says.
+
+        Args:
+            name: under which it is told of; its own name if not given.
+            timeout: how long it may take, "10s" if not given.
+
+        Raises:
+            TaskInvalid: it needs arguments, is a coroutine function, or another one has its name.
+
+        >>> app = Penstock("memory://")
+        >>> @app.health_check
+        ... def scratch_is_writable() -> None:
+        ...     open("/dev/null", "w").close()
+        """
+        if function is None:
+            return lambda found: self.health_check(found, name=name, timeout=timeout)  # type: ignore[call-overload]
+        named, check = read_check(function, name, timeout)
+        known = self.health_checks.setdefault(named, check)
+        if getattr(known.function, "__code__", None) != getattr(function, "__code__", None):
+            raise TaskInvalid(
+                f"Two functions are registered as health check {named!r}; give one of them another name=."
+            )
+        return function
+
     # -- enqueue ------------------------------------------------------------------------------------------------------
 
     def enqueue(self, task: str | Remote, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
@@ -200,6 +261,7 @@ class Penstock(Access):
         state: str | Iterable[str] | None = None,
         task: str | Remote | None = None,
         tag: str | None = None,
+        degraded: bool | None = None,
         text: str | None = None,
         limit: int = 100,
     ) -> list[Job]:
@@ -208,6 +270,7 @@ class Penstock(Access):
         Args:
             state: one state or several.
             task: a task or its name.
+            degraded: whether a fallback gave the result.
             text: found in the id, task, arguments or last error.
             limit: most jobs to read; any number.
         """
@@ -217,6 +280,7 @@ class Penstock(Access):
             states=None if state is None else check_states(state),
             task=task.name if isinstance(task, Remote) else None if task is None else check_text("task", task),
             tag=None if tag is None else check_text("tag", tag),
+            degraded=degraded,
             text=None if text is None else check_text("text", text),
         )
         found: list[Job] = []
@@ -262,6 +326,14 @@ class Penstock(Access):
     def kick(self, ids: AnyJobs) -> list[Altered]:
         """Make buried, cancelled, expired or scheduled jobs ready now, with fresh counters."""
         return self._alter(ids, Kick())
+
+    def upgrade(self, ids: AnyJobs) -> list[Altered]:
+        """Run the task of jobs that a fallback took over once more, from its first attempt.
+
+        Jobs that succeeded by a fallback, or were buried with one, become ready for the task that they were enqueued
+        for, in its queue; a result that the fallback gave is dropped. Other jobs are left alone.
+        """
+        return self._alter(ids, Upgrade())
 
     def bury(self, ids: AnyJobs, *, reason: str = "buried by hand") -> list[Altered]:
         """Take waiting jobs out of circulation; the reason becomes their error."""

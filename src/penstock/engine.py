@@ -45,6 +45,7 @@ __all__ = [
     "Subject",
     "Taken",
     "Tended",
+    "Upgrade",
     "Want",
     "WorkerInfo",
     "WorkerView",
@@ -96,6 +97,7 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     """One `penstock worker` as it presents itself.
 
     Attributes:
+        unfit: why it claims nothing now, empty while it is fit.
         boot, birth: which run of its machine, and which process there; with `pid` they tell whether it still lives.
     """
 
@@ -109,6 +111,7 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ()
     slots: int = 0
     lease_ms: int = 30_000
+    unfit: str = ""
 
 
 class Want(Struct, frozen=True, kw_only=True):
@@ -242,6 +245,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     """Which jobs to look at. Fields that are set all apply; an empty filter matches every job.
 
     Attributes:
+        degraded: whether a fallback gave the result.
         text: found in the id, task name, arguments or last error, without regard to ASCII case.
         before: only jobs with a smaller id; `Page.next` of the page before.
         limit: most jobs, 1 to 1,000.
@@ -252,6 +256,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     states: frozenset[State] | None = None
     task: str | None = None
     tag: str | None = None
+    degraded: bool | None = None
     text: str | None = None
     before: JobId | None = None
     limit: int = 100
@@ -356,6 +361,10 @@ class Kick(Struct, frozen=True, tag="kick"):
     """Make jobs ready now; failures, crashes and attempts start again from 0."""
 
 
+class Upgrade(Struct, frozen=True, tag="upgrade"):
+    """Run the task of jobs that a fallback took over once more, with new chances; other jobs are left alone."""
+
+
 class Edit(Struct, frozen=True, tag="edit"):
     """Change waiting or buried jobs; a buried one becomes ready as with `Kick`. None leaves a field as it is."""
 
@@ -383,7 +392,7 @@ class Delete(Struct, frozen=True, tag="delete"):
     """Forget jobs that are not running, with their results and logs."""
 
 
-Alteration = Cancel | Kick | Edit | Reschedule | Bury | Delete
+Alteration = Cancel | Kick | Upgrade | Edit | Reschedule | Bury | Delete
 
 
 class Altered(Struct, frozen=True):
@@ -432,6 +441,8 @@ class Engine(Protocol):
 
         before: changes' jobs running under their fences, ready jobs -> after: jobs as their changes say, up to
         `want` jobs running under new fences held by `process`.
+        A change that moves its job lets it go on under another task, in another queue and at another stage; the
+        deadline of a job that was moved to another stage is over, for it had started.
         A change with a stale fence is refused alone, counted and named in `late`; applying a change again is refused
         the same way and harmless. Ready jobs whose deadline has passed end expired instead of being claimed.
         `beat` rises with each call; repeating the last beat changes nothing and gives the stored answer again. A call

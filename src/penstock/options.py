@@ -23,6 +23,7 @@ from penstock.checks import (
     check_timeout,
     check_unique,
 )
+from penstock.fallbacks import FallbackOption, Known, read_fallbacks
 from penstock.model.durations import Duration, milliseconds
 from penstock.model.errors import TaskInvalid, Unsupported
 from penstock.model.retry import DEFAULT_POLICY, Policy
@@ -40,7 +41,7 @@ __all__ = [
     "refuse_unknown",
 ]
 
-_LATER = ("fallback", "rate", "concurrency", "order_by")
+_LATER = ("rate", "concurrency", "order_by")
 
 #: What other job queues call it.
 _ELSEWHERE = {"retries": "max_attempts", "max_retries": "max_attempts", "countdown": "delay", "eta": "run_at"}
@@ -65,6 +66,7 @@ class CommandOptions(TypedDict, total=False):
     backoff: BackoffOption
     retry_on: ExceptionOption
     give_up_on: ExceptionOption
+    fallback: FallbackOption
     keep: Duration
     unique: UniqueOption
     tags: Sequence[str]
@@ -138,8 +140,11 @@ class Terms(Struct, frozen=True, kw_only=True):
 PLAIN = Terms()
 
 
-def read_options(options: CommandOptions, max_memory: int | str | None = None) -> Traits:
+def read_options(options: CommandOptions, known: Mapping[str, Known], max_memory: int | str | None = None) -> Traits:
     """Check what was said of a task or command.
+
+    Args:
+        known: the tasks that are registered so far, by name.
 
     Raises:
         TaskInvalid: an option cannot be used.
@@ -148,14 +153,14 @@ def read_options(options: CommandOptions, max_memory: int | str | None = None) -
     return Traits(
         queue=check_queue(options.get("queue", "default")),
         priority=check_priority(options.get("priority", 0)),
-        policy=_policy(options),
+        policy=_policy(options, known),
         unique=check_unique(options.get("unique")),
         tags=check_tags(options.get("tags", ())),
         max_memory=None if max_memory is None else check_memory(max_memory),
     )
 
 
-def _policy(options: CommandOptions) -> Policy:
+def _policy(options: CommandOptions, known: Mapping[str, Known]) -> Policy:
     policy = Policy(
         max_attempts=check_count("max_attempts", options.get("max_attempts", 5), 1),
         max_crashes=check_count("max_crashes", options.get("max_crashes", 3), 0),
@@ -163,6 +168,7 @@ def _policy(options: CommandOptions) -> Policy:
         backoff=check_backoff(options.get("backoff")),
         retry_on=check_exceptions("retry_on", options.get("retry_on")),
         give_up_on=check_exceptions("give_up_on", options.get("give_up_on")) or (),
+        fallbacks=read_fallbacks(options.get("fallback"), known),
         keep_ms=milliseconds(options.get("keep", "24h")),
     )
     return DEFAULT_POLICY if policy == DEFAULT_POLICY else policy

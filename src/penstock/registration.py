@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from penstock.checks import check_name, is_text
@@ -23,6 +23,9 @@ _RUNNERS = ("thread", "loop", "process")
 class Application(Home, Protocol):
     """What a registration needs of its application."""
 
+    @property
+    def tasks(self) -> Mapping[str, Task[Any, Any]]: ...
+
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known by its name."""
         ...
@@ -39,7 +42,7 @@ class Registration:
         self._app = app
         self._name = None if name is None else check_name(name)
         self._runner = runner
-        self._traits = read_options(options, options.get("max_memory"))
+        self._traits = read_options(options, app.tasks, options.get("max_memory"))
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
@@ -60,7 +63,9 @@ def register_command(app: Application, name: str, command: Sequence[Any], option
     """Make a task of an executable, and make it known."""
     refuse_unknown(options, CommandOptions.__annotations__, "A command")
     words = _words(check_name(name), command)
-    task: Task[..., Any] = Task(app, name, anything, runner="command", traits=read_options(options), command=words)
+    task: Task[..., Any] = Task(
+        app, name, anything, runner="command", traits=read_options(options, app.tasks), command=words
+    )
     app.register(task)
     return task
 

@@ -28,7 +28,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     Attributes:
         queues: names, each with its weight if it has one, as `mail` or `mail:5`; None takes every queue.
-        lease, start_timeout, shutdown_timeout, outbox_period: seconds.
+        lease, start_timeout, shutdown_timeout, health_period, outbox_period: seconds.
         max_memory, max_payload: bytes.
         sources: where each value came from, by option: `argument`, `$PENSTOCK_URL`, a file's path, or `default`.
     """
@@ -44,6 +44,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     start_timeout: float = 120.0
     shutdown_timeout: float = 25.0
     burst: bool = False
+    when_unfit: str = "exit"
+    health_period: float = 30.0
     max_jobs: int | None = None
     max_memory: int | None = None
     reload: bool = False
@@ -350,6 +352,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("start_timeout", "how long a process may import the application", "duration", "2m", _span(1.0)),
     Option("shutdown_timeout", "how long running jobs may go on when a worker stops", "duration", "25s", _span(0.0)),
     Option("burst", "end when there is nothing left to do", "", "false", _switch),
+    Option(
+        "when_unfit",
+        "what an unfit worker does: exit, or wait until its health checks pass",
+        "",
+        "exit",
+        _choice("exit", "wait"),
+    ),
+    Option("health_period", "how often the health checks of the application run", "duration", "30s", _span(0.1)),
     Option("max_jobs", "restart a process after so many jobs", "jobs", "none", _count(MOST_JOBS)),
     Option(
         "max_memory", "restart a process that uses more; at half as much again it is killed", "bytes", "none", read_size

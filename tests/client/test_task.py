@@ -551,7 +551,7 @@ def test_durations_that_are_none_are_refused(option: dict[str, Any]) -> None:
         a_task(at_top, **option)
 
 
-@pytest.mark.parametrize("option", ["fallback", "rate", "concurrency", "order_by"])
+@pytest.mark.parametrize("option", ["rate", "concurrency", "order_by"])
 def test_options_of_later_versions_say_so(option: str) -> None:
     with pytest.raises(Unsupported, match=f"no {option}= yet"):
         a_task(at_top, **{option: "x"})

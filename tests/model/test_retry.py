@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.model.retry import Backoff, Exponential, Fixed, Linear, Policy, Table
+from penstock.model.retry import Backoff, Exponential, Fixed, Linear, Policy, Stage, Table
 
 LUCK = st.floats(0, 1)
 FAILURES = st.integers(0, 10**6)
@@ -66,7 +66,7 @@ def test_backoff_without_jitter_never_shrinks(base_s: float, factor: float, fail
     ids=lambda b: type(b).__name__,
 )
 def test_policy_is_stored_and_read_back_with_its_backoff(backoff: Backoff) -> None:
-    policy = Policy(7, 2, None, backoff, ("E",), ("F",), ("other",), 5)
+    policy = Policy(7, 2, None, backoff, ("E",), ("F",), (Stage("other", "spare", Policy(2, 1), ("timeout",)),), 5)
     assert msgspec.json.decode(msgspec.json.encode(policy), type=Policy) == policy
 
 
@@ -108,3 +108,25 @@ def test_attempt_without_an_exception_is_retried_unless_only_some_are() -> None:
 
 def test_backoff_without_end_is_told_as_infinite_and_not_as_an_error() -> None:
     assert Linear(1e308, max_s=math.inf).delay_s(100, 0) == math.inf
+
+
+def test_the_terms_of_a_stage_are_those_of_its_task() -> None:
+    first, second = Policy(max_attempts=2), Policy(timeout_ms=None)
+    policy = Policy(fallbacks=(Stage("a", "q", first), Stage("b", "q", second)))
+    assert [policy.at(stage) for stage in (0, 1, 2)] == [policy, first, second]
+
+
+@pytest.mark.parametrize("stage", [-1, 3, 99])
+def test_a_stage_that_is_none_has_the_terms_of_the_task_itself(stage: int) -> None:
+    policy = Policy(fallbacks=(Stage("a", "q", Policy(max_attempts=2)),) * 2)
+    assert (policy.at(stage), policy.next_stage(max(stage, 2), ("job",))) == (policy, None)
+
+
+def test_the_next_stage_is_the_first_that_takes_such_a_failure() -> None:
+    slow, dead = Stage("slow", "q", Policy(), on=("timeout",)), Stage("dead", "q", Policy(), on=("crash", "E"))
+    last = Stage("last", "q", Policy())
+    policy = Policy(fallbacks=(slow, dead, last))
+    told = [("timeout", "E"), ("crash",), ("job", "E"), ("job", "F")]
+    assert [policy.next_stage(0, failures) for failures in told] == [1, 2, 2, 3]
+    assert [policy.next_stage(2, failures) for failures in told] == [3, 3, 3, 3]
+    assert policy.next_stage(3, ("timeout",)) is None

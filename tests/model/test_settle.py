@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple, replace
 
 from penstock.model.durations import LONGEST_S
-from penstock.model.job import Change, Claim, Counters, ErrorInfo, Fence, JobId
+from penstock.model.job import Change, Claim, Counters, Details, ErrorInfo, Fence, Home, JobId, Move
 from penstock.model.outcome import Ending, Outcome
-from penstock.model.retry import Exponential, Fixed, Linear, Policy, Table
+from penstock.model.retry import Exponential, Fixed, Linear, Policy, Stage, Table
 from penstock.model.settle import settle
 from penstock.model.states import FINAL, Cause, State, allows
 
@@ -348,3 +348,91 @@ def test_the_whole_life_of_a_job_stays_within_its_policy(policy: Policy, ends: l
 @given(CLAIMS, OUTCOMES, LUCK)
 def test_settling_twice_gives_the_same_change(held: Claim, ended: Outcome, luck: float) -> None:
     assert settle(held, ended, luck) == settle(held, ended, luck)
+
+
+# -- fallbacks --------------------------------------------------------------------------------------------------------
+
+SIMPLE = Stage("shop.note", "spare", Policy(max_attempts=2, max_crashes=1, backoff=Fixed(3)))
+PATIENT = Stage("shop.wait", "slow", Policy(), on=("timeout", "lost"))
+
+
+def at_stage(stage: int, *fallbacks: Stage, **counters: Any) -> Claim:
+    policy = Policy(max_attempts=1, max_crashes=1, fallbacks=fallbacks or (SIMPLE,))
+    home = Home("shop.charge", "default") if stage else None
+    task = policy.fallbacks[stage - 1].task if stage else "shop.charge"
+    return replace(claim(policy, **counters), stage=stage, task=task, details=Details(("red",), home=home))
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.TIMED_OUT, Ending.CRASHED])
+def test_what_has_failed_for_good_goes_on_with_its_fallback(ending: Ending) -> None:
+    change = settle(at_stage(0, failures=0, interruptions=2), outcome(ending, error=ERROR, ran_us=7), 0.5)
+    assert verdict(change) == (Cause.FALL_BACK, State.READY, 0)
+    assert change.move == Move("shop.note", "spare", 1, Details(("red",), home=Home("shop.charge", "default")))
+    assert (change.counters, change.error, change.ran_us) == (Counters(interruptions=2), ERROR, 7)
+
+
+def test_what_its_policy_gives_up_goes_on_with_its_fallback() -> None:
+    given_up = replace(at_stage(0).policy, max_attempts=9, give_up_on=("shop.Declined",))
+    change = settle(replace(at_stage(0), policy=given_up), outcome(Ending.FAILED, names=("shop.Declined",)), 0.5)
+    assert (change.cause, change.move and change.move.task) == (Cause.FALL_BACK, "shop.note")
+
+
+def test_a_job_that_may_start_once_falls_back_when_its_host_is_lost() -> None:
+    policy = replace(AT_MOST_ONCE, fallbacks=(SIMPLE,))
+    change = settle(replace(at_stage(0), policy=policy), outcome(Ending.LOST, error=ErrorInfo("lost")), 0.5)
+    assert change.cause is Cause.FALL_BACK
+
+
+def test_what_asks_to_be_buried_is_buried_for_a_person() -> None:
+    change = settle(at_stage(0), outcome(Ending.FAILED, verdict="bury"), 0.5)
+    assert (change.next, change.move) == (State.BURIED, None)
+
+
+def test_what_was_asked_to_stop_does_not_fall_back() -> None:
+    stopped = [
+        settle(at_stage(0), outcome(ending, cancel_requested=True), 0.5).next
+        for ending in (Ending.FAILED, Ending.CRASHED)
+    ]
+    assert stopped == [State.CANCELLED, State.BURIED]
+
+
+def test_a_fallback_is_retried_by_its_own_policy() -> None:
+    change = settle(at_stage(1), outcome(Ending.FAILED), 0.5)
+    assert verdict(change) == (Cause.RETRY, State.SCHEDULED, 3000)
+    assert (change.move, change.counters) == (None, Counters(attempts=1, failures=1))
+
+
+def test_a_fallback_that_has_failed_for_good_is_followed_by_the_next_one() -> None:
+    change = settle(at_stage(1, SIMPLE, SIMPLE, attempts=1, failures=1), outcome(Ending.FAILED), 0.5)
+    assert (change.cause, change.move and change.move.stage) == (Cause.FALL_BACK, 2)
+    assert change.move is not None
+    assert change.move.details.home == Home("shop.charge", "default")
+
+
+def test_the_last_fallback_that_has_failed_for_good_is_buried() -> None:
+    change = settle(at_stage(1, attempts=1, failures=1), outcome(Ending.FAILED), 0.5)
+    assert (change.next, change.move) == (State.BURIED, None)
+
+
+def test_a_fallback_takes_only_the_failures_that_it_names() -> None:
+    failed = settle(at_stage(0, PATIENT), outcome(Ending.FAILED, error=ERROR, names=("shop.Declined",)), 0.5)
+    late = settle(at_stage(0, PATIENT), outcome(Ending.TIMED_OUT, error=ErrorInfo("timed out")), 0.5)
+    assert (failed.cause, late.cause) == (Cause.BURY, Cause.FALL_BACK)
+
+
+def test_a_fallback_named_for_a_class_of_failure_takes_it() -> None:
+    disk = Stage("elsewhere", "q", Policy(), on=("host",))
+    error = replace(ERROR, failure="host")
+    assert settle(at_stage(0, disk), outcome(Ending.FAILED, error=error), 0.5).cause is Cause.FALL_BACK
+    assert settle(at_stage(0, disk), outcome(Ending.FAILED, error=ERROR), 0.5).cause is Cause.BURY
+
+
+def test_a_success_says_which_fallback_gave_it() -> None:
+    results = [settle(at_stage(stage), outcome(Ending.SUCCEEDED, result=b"1"), 0.5).degraded for stage in (0, 1)]
+    assert results == [None, "shop.note"]
+
+
+@pytest.mark.parametrize("ending", [Ending.SNOOZED, Ending.RELEASED, Ending.LOST])
+def test_what_costs_nothing_does_not_fall_back(ending: Ending) -> None:
+    change = settle(at_stage(0), outcome(ending), 0.5)
+    assert (change.next, change.move) == (State.READY, None)

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.model.states import FINAL, TRANSITIONS, WAITING, Cause, State, allows, picture, sources
 
-BY_HAND = {Cause.KICK, Cause.EDIT, Cause.DELETE}
+BY_HAND = {Cause.KICK, Cause.UPGRADE, Cause.EDIT, Cause.DELETE}
 ARROW = re.compile(r"    (\S+) --> (\S+) : (.+)")
 
 
@@ -91,7 +91,7 @@ def test_picture_has_one_arrow_between_two_states() -> None:
 
 def test_picture_begins_with_the_birth_of_a_job_and_ends_with_a_line_break() -> None:
     assert picture().startswith("stateDiagram-v2\n    [*] --> blocked : add\n")
-    assert "    running --> ready : retry, snooze, release, lose, crash\n" in picture()
+    assert "    running --> ready : retry, snooze, release, fall back, lose, crash\n" in picture()
     assert picture().endswith("    buried --> [*] : delete\n")
 
 

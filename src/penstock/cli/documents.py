@@ -41,7 +41,7 @@ def job_document(job: Job) -> dict[str, Any]:
         "tags": details.tags,
         "attempts": counters.attempts,
         "failures": counters.failures,
-        "max_attempts": job.policy.max_attempts,
+        "max_attempts": job.terms.max_attempts,
         "crashes": counters.crashes,
         "interruptions": counters.interruptions,
         "losses": counters.losses,
@@ -57,6 +57,7 @@ def job_document(job: Job) -> dict[str, Any]:
         "ran_ms": job.ran_us / 1000,
         "progress": job.progress,
         "result": None if job.result is None else Raw(job.result),
+        "enqueued_for": job.origin,
         "degraded": job.degraded,
         "error": _error(job.error),
         "history": [_error(error) for error in job.history],
@@ -92,6 +93,7 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
         "processes": worker.processes,
         "running": worker.running,
         "draining": worker.drain,
+        "unfit": info.unfit or None,
         "gone": is_gone(info),
         "lease_left_ms": worker.lease_left_ms,
         "enrolled_at": moment(worker.enrolled_ms),
@@ -103,6 +105,7 @@ def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
         return None
     return {
         "kind": error.kind,
+        "failure": error.failure_class,
         "type": error.type,
         "message": error.message,
         "traceback": error.traceback,

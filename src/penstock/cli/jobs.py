@@ -13,6 +13,7 @@ __all__ = ["jobs"]
         "list": ("penstock.cli.listing:list_jobs", "List the newest jobs."),
         "show": ("penstock.cli.page:show_job", "Show all that is known of a job."),
         "kick": ("penstock.cli.steering:kick", "Make buried, cancelled, expired or scheduled jobs ready now."),
+        "upgrade": ("penstock.cli.steering:upgrade", "Run the task of jobs that a fallback took over again."),
         "edit": ("penstock.cli.editing:edit", "Change a waiting or buried job."),
         "cancel": ("penstock.cli.steering:cancel", "End waiting jobs, ask running ones to stop."),
         "bury": ("penstock.cli.steering:bury", "Take waiting jobs out of circulation."),

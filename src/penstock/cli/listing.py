@@ -82,7 +82,7 @@ def _what(job: Job, now_ms: int) -> str:
         asked = "asked to stop, " if job.cancel_requested else ""
         return f"{asked}since {ago(job.claimed_ms, now_ms)}{_progress(job)}"
     if job.state is State.SUCCEEDED:
-        return f"ran {job.ran_us / 1000:,.1f} ms"
+        return f"ran {job.ran_us / 1000:,.1f} ms" + (f", degraded: not by {job.origin}" if job.degraded else "")
     return brief(job.error) if job.error else ""
 
 

@@ -22,6 +22,7 @@ _Line = tuple[str, Any]
 
 _COMMANDS = {
     Cause.KICK: ("kick", "make it ready now, with fresh counters"),
+    Cause.UPGRADE: ("upgrade", "run the task that it was enqueued for once more"),
     Cause.EDIT: ("edit", "change its arguments, queue or priority"),
     Cause.RESCHEDULE: ("reschedule", "let it wait"),
     Cause.CANCEL: ("cancel", "end it, or ask it to stop if it runs"),
@@ -104,7 +105,8 @@ def _relations(job: Job) -> Iterator[_Line]:
         ("parent job", details.parent_job),
         ("unique key", details.unique and details.unique.key),
         ("idempotency", details.idempotency_key),
-        ("fallback", job.degraded),
+        ("enqueued for", details.home and f"{details.home.task}, in queue {details.home.queue}"),
+        ("result by", job.degraded and f"the fallback {job.degraded}"),
     ):
         if value:
             yield label, value
@@ -125,11 +127,11 @@ def _addition(job: Job) -> str:
 
 def _tries(job: Job) -> str:
     """Tell what a job has been through, leaving out what never happened."""
-    counters = job.counters
+    counters, terms = job.counters, job.terms
     started = counters.attempts + (job.state is State.RUNNING)
-    told = [f"{started} started, {counters.failures} of at most {job.policy.max_attempts} failed"]
+    told = [f"{started} started, {counters.failures} of at most {terms.max_attempts} failed"]
     if counters.crashes:
-        told.append(f"{counters.crashes} of at most {job.policy.max_crashes} crashed")
+        told.append(f"{counters.crashes} of at most {terms.max_crashes} crashed")
     for count, what in (
         (counters.interruptions, "interrupted"),
         (counters.losses, "lost with its worker, perhaps started"),
@@ -199,5 +201,7 @@ def _next(job: Job) -> str:
 
 
 def _applies(cause: Cause, job: Job) -> bool:
-    """Running jobs are buried by what they raise, not by hand."""
+    """Running jobs are buried by what they raise, not by hand; only what a fallback had is upgraded."""
+    if cause is Cause.UPGRADE:
+        return job.details.home is not None
     return not (cause is Cause.BURY and job.state is State.RUNNING)

@@ -29,7 +29,7 @@ class _StateChoice(click.Choice):  # type: ignore[type-arg]  # older versions of
 
 
 def filtered(command: F) -> F:
-    """Give a command the options that choose jobs: queue, states, task, tag, text."""
+    """Give a command the options that choose jobs: queue, states, task, tag, degraded, text."""
     options = (
         click.option("--queue", "-q", metavar="QUEUE", help="Only jobs of this queue."),
         click.option(
@@ -43,6 +43,7 @@ def filtered(command: F) -> F:
         ),
         click.option("--task", "-t", metavar="TASK", help="Only jobs of this task."),
         click.option("--tag", metavar="TAG", help="Only jobs with this tag."),
+        click.option("--degraded", is_flag=True, help="Only jobs whose result was given by a fallback."),
         click.option("--text", metavar="TEXT", help="Only jobs with this text in id, task, arguments or last error."),
     )
     for option in reversed(options):
@@ -51,10 +52,22 @@ def filtered(command: F) -> F:
 
 
 def make_filter(
-    queue: str | None, states: tuple[str, ...], task: str | None, tag: str | None, text: str | None
+    queue: str | None,
+    states: tuple[str, ...],
+    task: str | None,
+    tag: str | None,
+    degraded: bool,
+    text: str | None,
 ) -> Filter:
     """Make a filter of what `filtered` collected."""
-    return Filter(queue=queue, states=frozenset(map(State, states)) if states else None, task=task, tag=tag, text=text)
+    return Filter(
+        queue=queue,
+        states=frozenset(map(State, states)) if states else None,
+        task=task,
+        tag=tag,
+        degraded=degraded or None,
+        text=text,
+    )
 
 
 def matching(engine: Engine, which: Filter, limit: int | None = None) -> Iterator[Page]:
@@ -77,7 +90,7 @@ def matching(engine: Engine, which: Filter, limit: int | None = None) -> Iterato
 def count_matching(engine: Engine, which: Filter) -> Counter[State]:
     """Count matching jobs by state; from the store's own counts where the filter allows it."""
     found: Counter[State] = Counter()
-    if which.tag is not None or which.text is not None:
+    if which.tag is not None or which.text is not None or which.degraded is not None:
         for page in matching(engine, which):
             found.update(job.state for job in page.jobs)
         return found

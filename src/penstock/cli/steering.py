@@ -23,11 +23,12 @@ from penstock.engine import (
     Filter,
     Kick,
     Reschedule,
+    Upgrade,
 )
 from penstock.model.job import JobId
 from penstock.model.states import Cause, State, sources
 
-__all__ = ["Tally", "Verb", "alter_matching", "bury", "cancel", "delete", "kick", "report", "reschedule"]
+__all__ = ["Tally", "Verb", "alter_matching", "bury", "cancel", "delete", "kick", "report", "reschedule", "upgrade"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +44,7 @@ class Verb(NamedTuple):
 
 
 KICK = Verb("Kick", "kicked", sources(Cause.KICK))
+UPGRADE = Verb("Upgrade", "upgraded", sources(Cause.UPGRADE))
 CANCEL = Verb("Cancel", "cancelled", sources(Cause.CANCEL))
 BURY = Verb("Bury", "buried", sources(Cause.BURY) - {State.RUNNING})
 DELETE = Verb("Delete", "deleted", sources(Cause.DELETE))
@@ -73,6 +75,20 @@ def kick(ctx: click.Context, /, **given: Any) -> None:
     Their failures, crashes and attempts start again from 0. The word - reads ids from stdin.
     """
     _steer(ctx, KICK, Kick(), **given)
+
+
+@click.command()
+@steers
+def upgrade(ctx: click.Context, /, **given: Any) -> None:
+    """Run the task of jobs that a fallback took over once more.
+
+    Jobs that succeeded by a fallback, or were buried with one, become ready for the task that they were enqueued for,
+    with new attempts. --all-matching takes those that succeeded, unless --state says otherwise. The word - reads ids
+    from stdin.
+    """
+    if given["all_matching"] and not given["states"]:
+        given["degraded"] = True
+    _steer(ctx, UPGRADE, Upgrade(), **given)
 
 
 @click.command()

@@ -20,6 +20,8 @@ def _works(command: F) -> F:
         click.option("--coroutines", metavar="N", help="Coroutines at once, in each process. [100]"),
         click.option("--children", metavar="N", help="Children of the process lane, for each process. [2]"),
         click.option("--lease", metavar="TIME", help="Silence after which jobs are handed on. [30s]"),
+        click.option("--when-unfit", metavar="WHAT", help="What an unfit worker does: exit or wait. [exit]"),
+        click.option("--health-period", metavar="TIME", help="How often health checks run. [30s]"),
         click.option("--max-jobs", metavar="N", help="Restart a process after so many jobs."),
         click.option("--max-memory", metavar="SIZE", help="Restart a process that uses more, as 512M."),
         click.option("--start-timeout", metavar="TIME", help="How long a process may import the application. [2m]"),

@@ -83,7 +83,9 @@ def _row(worker: WorkerView, now_ms: int) -> tuple[Cell, ...]:
 def _standing(worker: WorkerView) -> Cell:
     if is_gone(worker.info):
         return styled("gone", "red")
-    return styled("draining", "yellow") if worker.drain else ""
+    if worker.drain:
+        return styled("draining", "yellow")
+    return styled(f"unfit: {worker.info.unfit}", "yellow") if worker.info.unfit else ""
 
 
 @workers.command()

@@ -17,6 +17,7 @@ from penstock.model.job import (
     Change,
     Details,
     JobId,
+    Move,
     NewJob,
     ProcessId,
 )
@@ -85,7 +86,10 @@ def check_new_job(job: NewJob, engine: str, capabilities: frozenset[str]) -> Non
 
 
 def _check_policy(job: NewJob) -> None:
-    """Refuse a policy that could not be read again: claiming its job would fail for every worker."""
+    """Refuse a policy that could not be read again or followed: claiming its job would fail for every worker."""
+    for stage in job.policy.fallbacks:
+        check_queue(stage.queue)
+        check_text("name of a task", stage.task)
     try:
         _decode_policy(_encode(job.policy))
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
@@ -128,6 +132,15 @@ def check_changes(changes: Sequence[Change], engine: str, capabilities: frozense
             raise ValueError(f"Job {change.id} cannot go from running to {change.next} because of {change.cause!r}.")
         for job in change.follow_ups:
             check_new_job(job, engine, capabilities)
+        if change.move is not None:
+            _check_move(change, change.move)
+
+
+def _check_move(change: Change, move: Move) -> None:
+    if change.next.is_final:
+        raise ValueError(f"Job {change.id} ends {change.next}, so it cannot go on as task {move.task!r}.")
+    check_queue(move.queue)
+    check_text("name of a task", move.task)
 
 
 def check_want(want: Want | None) -> None:

@@ -13,6 +13,7 @@ def matches(job: Job, which: Filter) -> bool:
         and (which.states is None or job.state in which.states)
         and (which.task is None or job.task == which.task)
         and (which.tag is None or which.tag in job.details.tags)
+        and (which.degraded is None or which.degraded == (job.degraded is not None))
         and (which.text is None or any(_lower(which.text) in _lower(text) for text in _texts(job)))
     )
 

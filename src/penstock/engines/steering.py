@@ -1,9 +1,11 @@
 """What a person's alteration means for the values of a job, whatever store holds them."""
 
+from typing import NamedTuple
+
 from msgspec.structs import replace
 
-from penstock.engine import Alteration, Bury, Cancel, Delete, Edit, Kick, Reschedule
-from penstock.model.job import Counters, Details, Job
+from penstock.engine import Alteration, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
+from penstock.model.job import Details, Job
 from penstock.model.states import TRANSITIONS, Cause, State
 
 #: How many former envelopes of an edited job are kept.
@@ -12,6 +14,7 @@ EDITS_KEPT = 5
 _CAUSES: dict[type, Cause] = {
     Cancel: Cause.CANCEL,
     Kick: Cause.KICK,
+    Upgrade: Cause.UPGRADE,
     Edit: Cause.EDIT,
     Reschedule: Cause.RESCHEDULE,
     Bury: Cause.BURY,
@@ -24,9 +27,35 @@ def may_alter(state: State, alteration: Alteration) -> bool:
     return (state, _CAUSES[type(alteration)]) in TRANSITIONS
 
 
-def forgive(counters: Counters) -> Counters:
-    """Give a job new chances; what it has been through is kept where it costs nothing."""
-    return replace(counters, attempts=0, failures=0, crashes=0, suspect=False)
+NOT_TAKEN_OVER = "no fallback took it over"
+
+
+class Place(NamedTuple):
+    """Where a job that is brought back goes on: under which task, in which queue, at which stage."""
+
+    task: str
+    queue: str
+    stage: int
+
+
+def returning(alteration: Alteration, now: Place, details: Details) -> tuple[Place, Details] | None:
+    """Give where a job goes on that is brought back, and its details then; None if it cannot be upgraded."""
+    if not isinstance(alteration, Upgrade):
+        return now, details
+    if details.home is None:
+        return None
+    return Place(details.home.task, details.home.queue, 0), replace(details, home=None)
+
+
+def returning_job(alteration: Alteration, job: Job) -> Job | None:
+    """Do the same with a whole job, which is without a result then."""
+    found = returning(alteration, Place(job.task, job.queue, job.stage), job.details)
+    if found is None:
+        return None
+    place, details = found
+    return replace(
+        job, task=place.task, queue=place.queue, stage=place.stage, details=details, result=None, degraded=None
+    )
 
 
 def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tuple[Details, bytes, int | None]:

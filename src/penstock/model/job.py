@@ -7,6 +7,7 @@ import re
 from typing import Literal, NewType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.model.retry import DEFAULT_POLICY, Policy
 from penstock.model.states import Cause, State
@@ -76,6 +77,10 @@ class Counters(Struct, frozen=True, gc=False, omit_defaults=True):
         """Whether the job must run in a child process of its own, whatever its runner."""
         return self.suspect or self.crashes > 0
 
+    def forgiven(self) -> "Counters":
+        """Give new chances; what a job has been through is kept where it costs nothing."""
+        return replace(self, attempts=0, failures=0, crashes=0, suspect=False)
+
 
 NO_COUNTERS = Counters()
 #: In place of counters that can no longer be read.
@@ -114,8 +119,40 @@ class Tick(Struct, frozen=True):
     nominal_ms: int
 
 
+class Avoid(Struct, frozen=True):
+    """A worker that was unfit for a job, which therefore passes it by until a moment, and its machine until another.
+
+    Attributes:
+        boot: which run of the machine it was on.
+        until_ms, boot_until_ms: ms since the epoch, by the store's clock.
+    """
+
+    worker: str
+    boot: str
+    until_ms: int
+    boot_until_ms: int
+
+    def shuns(self, worker: str, boot: str, now_ms: int) -> bool:
+        """Say whether the job passes this worker by now."""
+        if worker == self.worker:
+            return now_ms < self.until_ms
+        return boot == self.boot and now_ms < self.boot_until_ms
+
+
+class Home(Struct, frozen=True):
+    """The task that a job was enqueued for, and the queue in which it stood, while a fallback has it."""
+
+    task: str
+    queue: str
+
+
 class Details(Struct, frozen=True, omit_defaults=True):
-    """What the store keeps of a job but seldom looks at."""
+    """What the store keeps of a job but seldom looks at.
+
+    Attributes:
+        avoid: the workers that were unfit for it, the last ones, oldest first.
+        home: set from the moment on in which a fallback took the job over.
+    """
 
     tags: tuple[str, ...] = ()
     unique: Unique | None = None
@@ -129,7 +166,8 @@ class Details(Struct, frozen=True, omit_defaults=True):
     topic: str | None = None
     parent_job: JobId | None = None
     edited_from: tuple[str, ...] = ()
-    avoid: tuple[str, ...] = ()
+    avoid: tuple[Avoid, ...] = ()
+    home: Home | None = None
 
 
 NO_DETAILS = Details()
@@ -176,6 +214,7 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
         attempt: which attempt of its stage, from 1.
         at_ms: when the store learned of it; the engine fills it in.
         worker: the process that ran it.
+        failure: whose fault it was, where the kind does not say it; see `failure_class`.
     """
 
     kind: str
@@ -185,10 +224,20 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     at_ms: int = 0
     worker: str = ""
+    failure: str = ""
+
+    @property
+    def failure_class(self) -> str:
+        """Whose fault it was: `job`, `timeout`, `host`, `dependency:NAME`, `network`, `crash` or `lost`."""
+        return self.failure or _FAILURES.get(self.kind, "job")
 
     def __str__(self) -> str:
         name = self.type.removeprefix("builtins.") or self.kind
         return f"{name}: {self.message}" if self.message else name
+
+
+#: Classes of failure that the kind of outcome tells.
+_FAILURES = {"timed out": "timeout", "crashed": "crash", "lost": "lost"}
 
 
 class Progress(Struct, frozen=True, omit_defaults=True):
@@ -229,6 +278,11 @@ class Claim(Struct, frozen=True, gc=False, kw_only=True):
         return self.details is not UNREADABLE_DETAILS and self.counters is not UNREADABLE_COUNTERS
 
     @property
+    def terms(self) -> Policy:
+        """What holds for the task that has the job now: the policy of its stage."""
+        return self.policy.at(self.stage)
+
+    @property
     def attempt(self) -> int:
         return self.counters.attempts + 1
 
@@ -241,6 +295,15 @@ class LedgerEntry(Struct, frozen=True, omit_defaults=True):
     value: bytes
 
 
+class Move(Struct, frozen=True):
+    """Where a job goes on from now: under which task, in which queue, at which stage, and with which details."""
+
+    task: str
+    queue: str
+    stage: int
+    details: Details
+
+
 class Change(Struct, frozen=True, gc=False, kw_only=True):
     """What the policy makes of an outcome: the next state, and everything written with it.
 
@@ -251,6 +314,7 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
         degraded: the fallback task that produced the result.
         ran_us: how long the attempt ran, in microseconds.
         follow_ups: jobs added in the same step, outside every bound.
+        move: set where the job goes on elsewhere; only with a next state in which it waits.
     """
 
     id: JobId
@@ -265,6 +329,7 @@ class Change(Struct, frozen=True, gc=False, kw_only=True):
     ran_us: int = 0
     follow_ups: tuple[NewJob, ...] = ()
     ledger: tuple[LedgerEntry, ...] = ()
+    move: Move | None = None
 
 
 class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -304,6 +369,21 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: bytes | None = None
     degraded: str | None = None
     process: ProcessId | None = None
+
+    @property
+    def terms(self) -> Policy:
+        """What holds for the task that has the job now: the policy of its stage."""
+        return self.policy.at(self.stage)
+
+    @property
+    def origin(self) -> str:
+        """The task that it was enqueued for, also while a fallback has it."""
+        return origin_of(self.details, self.task)
+
+
+def origin_of(details: Details, task: str) -> str:
+    """Give the task that a job was enqueued for, from its details and the task that has it now."""
+    return task if details.home is None else details.home.task
 
 
 HISTORY_KEPT = 20

@@ -5,7 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from penstock.model.job import ErrorInfo
+from penstock.model.job import Avoid, ErrorInfo
 
 
 class Ending(StrEnum):
@@ -33,6 +33,7 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True):
         started: whether its code had begun; a released job that never started costs nothing at all.
         cancel_requested: whether the job had been asked to stop before it ended.
         ran_us: how long it ran, in microseconds.
+        avoid: the worker that it shall pass by from now on.
     """
 
     ending: Ending
@@ -44,3 +45,4 @@ class Outcome(Struct, frozen=True, gc=False, kw_only=True):
     started: bool = True
     cancel_requested: bool = False
     ran_us: int = 0
+    avoid: Avoid | None = None

@@ -64,6 +64,25 @@ Backoff = Exponential | Fixed | Linear | Table
 DEFAULT_BACKOFF = Exponential()
 
 
+class Stage(Struct, frozen=True, omit_defaults=True):
+    """A simpler task that takes a job over when the task before it has failed for good.
+
+    Attributes:
+        task, queue: whose code goes on, and where the job then waits.
+        policy: what becomes of the job from then on; its own fallbacks and retention are not looked at.
+        on: names of exceptions, or classes of failure, of which the last failure must be one; None takes all.
+    """
+
+    task: str
+    queue: str
+    policy: "Policy"
+    on: tuple[str, ...] | None = None
+
+    def takes(self, failures: tuple[str, ...]) -> bool:
+        """Say whether it takes over after a failure, told by its class and the names of its exception and bases."""
+        return self.on is None or any(failure in self.on for failure in failures)
+
+
 class Policy(Struct, frozen=True, omit_defaults=True):
     """What becomes of a job that does not succeed, and how long it may run and is kept.
 
@@ -76,7 +95,7 @@ class Policy(Struct, frozen=True, omit_defaults=True):
         backoff: how long to wait after a failure.
         retry_on: names of exceptions that are retried; None retries all. A name matches its subclasses.
         give_up_on: names of exceptions that bury the job at once; stronger than `retry_on`.
-        fallbacks: tasks that take the job over when it has failed for good.
+        fallbacks: tasks that take the job over when it has failed for good, each when those before it have too.
         keep_ms: how long the ended job and its result are kept.
     """
 
@@ -86,13 +105,22 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     backoff: Backoff = DEFAULT_BACKOFF
     retry_on: tuple[str, ...] | None = None
     give_up_on: tuple[str, ...] = ()
-    fallbacks: tuple[str, ...] = ()
+    fallbacks: tuple[Stage, ...] = ()
     keep_ms: int = 86_400_000
 
     @property
     def at_most_once(self) -> bool:
         """Started once, then buried, never repeated, not even where its task asks for that."""
         return self.max_attempts == 1 and self.max_crashes == 0
+
+    def at(self, stage: int) -> "Policy":
+        """Give what holds while the fallback of this number, from 1, has the job; 0 is the task itself."""
+        return self.fallbacks[stage - 1].policy if 0 < stage <= len(self.fallbacks) else self
+
+    def next_stage(self, stage: int, failures: tuple[str, ...]) -> int | None:
+        """Give the next stage whose fallback takes over after such a failure, None if there is none."""
+        later = range(stage + 1, len(self.fallbacks) + 1)
+        return next((number for number in later if self.fallbacks[number - 1].takes(failures)), None)
 
     def retries(self, names: tuple[str, ...]) -> bool:
         """Say whether an exception is retried, from the names of its class and its bases."""

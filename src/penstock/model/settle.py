@@ -5,7 +5,7 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from penstock.model.durations import LONGEST_S
-from penstock.model.job import NO_COUNTERS, Change, Claim, Counters, ErrorInfo
+from penstock.model.job import NO_COUNTERS, Change, Claim, Counters, ErrorInfo, Home, Move
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Policy
 from penstock.model.states import Cause, State
@@ -15,6 +15,10 @@ from penstock.model.states import Cause, State
 _SUCCEEDED: Final = Ending.SUCCEEDED
 _SUCCEED, _ENDS_WELL = Cause.SUCCEED, State.SUCCEEDED
 _STARTED_ONCE = Counters(attempts=1)
+
+
+#: How many workers that were unfit for a job it passes by.
+AVOIDED_KEPT = 5
 
 
 def settle(claim: Claim, outcome: Outcome, luck: float) -> Change:
@@ -53,20 +57,23 @@ def _succeeded(claim: Claim, outcome: Outcome) -> Change:
         next=_ENDS_WELL,
         counters=_started(claim),
         result=outcome.result,
+        degraded=claim.task if claim.stage else None,
         ran_us=outcome.ran_us,
     )
 
 
 def _failed(claim: Claim, outcome: Outcome, luck: float) -> Change:
-    policy, counters = claim.policy, _started(claim)
+    policy, counters = claim.terms, _started(claim)
     counters = replace(counters, failures=counters.failures + 1)
     if outcome.cancel_requested:
         return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
     if outcome.verdict == "retry" and policy.at_most_once:
         return _end_once(claim, outcome, counters)
-    given_up = outcome.verdict == "bury" or (outcome.verdict is None and not policy.retries(outcome.names))
-    if given_up or counters.failures >= policy.max_attempts:
+    if outcome.verdict == "bury":
         return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
+    given_up = outcome.verdict is None and not policy.retries(outcome.names)
+    if given_up or counters.failures >= policy.max_attempts:
+        return _give_up(claim, outcome, counters)
     after_ms = outcome.after_ms
     if after_ms is None:
         after_ms = _backoff_ms(policy, counters.failures, luck)
@@ -81,16 +88,16 @@ def _backoff_ms(policy: Policy, failures: int, luck: float) -> int:
 def _crashed(claim: Claim, outcome: Outcome) -> Change:
     counters = _started(claim)
     counters = replace(counters, crashes=counters.crashes + 1)
-    if counters.crashes >= max(1, claim.policy.max_crashes):
-        return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
-    if outcome.cancel_requested:
+    if outcome.cancel_requested and counters.crashes < max(1, claim.terms.max_crashes):
         return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
+    if counters.crashes >= max(1, claim.terms.max_crashes):
+        return _give_up(claim, outcome, counters)
     return _again(claim, outcome, Cause.CRASH, counters, 0)
 
 
 def _lost(claim: Claim, outcome: Outcome) -> Change:
     """Charge nothing for a first loss; nobody saw what had started, so "at most once" must assume that it had."""
-    if claim.counters.suspect or claim.policy.at_most_once:
+    if claim.counters.suspect or claim.terms.at_most_once:
         return _crashed(claim, outcome)
     counters = replace(claim.counters, losses=claim.counters.losses + 1, suspect=True)
     return _again(claim, outcome, Cause.LOSE, counters, 0)
@@ -99,22 +106,41 @@ def _lost(claim: Claim, outcome: Outcome) -> Change:
 def _snoozed(claim: Claim, outcome: Outcome) -> Change:
     """Put the job off as its task asked, unless it would then start a second time although it must not."""
     counters = _started(claim) if outcome.started else claim.counters
-    if outcome.started and claim.policy.at_most_once:
+    if outcome.started and claim.terms.at_most_once:
         return _end_once(claim, outcome, counters)
     counters = replace(counters, snoozes=counters.snoozes + 1)
     return _again(claim, outcome, Cause.SNOOZE, counters, outcome.after_ms or 0)
 
 
 def _released(claim: Claim, outcome: Outcome) -> Change:
+    """Give the job back free of charge; after a while, if this worker is one that it passes by."""
     if not outcome.started:
-        return _again(claim, outcome, Cause.RELEASE, claim.counters, 0)
+        return _again(claim, outcome, Cause.RELEASE, claim.counters, outcome.after_ms or 0)
     counters = _started(claim)
-    if claim.policy.at_most_once:
+    if claim.terms.at_most_once:
         return _end_once(claim, outcome, counters)
     if outcome.cancel_requested:
         return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
     counters = replace(counters, interruptions=counters.interruptions + 1)
-    return _again(claim, outcome, Cause.RELEASE, counters, 0)
+    change = _again(claim, outcome, Cause.RELEASE, counters, outcome.after_ms or 0)
+    if outcome.avoid is None:
+        return change
+    details = replace(claim.details, avoid=(*claim.details.avoid, outcome.avoid)[-AVOIDED_KEPT:])
+    return replace(change, move=Move(claim.task, claim.queue, claim.stage, details))
+
+
+def _give_up(claim: Claim, outcome: Outcome, counters: Counters) -> Change:
+    """Hand a job that has failed for good to the fallback that takes such a failure, else bury it for a person."""
+    failure = () if outcome.error is None else (outcome.error.failure_class,)
+    stage = None if outcome.cancel_requested else claim.policy.next_stage(claim.stage, (*failure, *outcome.names))
+    if stage is None:
+        return _end(claim, outcome, Cause.BURY, State.BURIED, counters)
+    fallback = claim.policy.fallbacks[stage - 1]
+    details = claim.details
+    if details.home is None:
+        details = replace(details, home=Home(claim.task, claim.queue))
+    change = _again(claim, outcome, Cause.FALL_BACK, counters.forgiven(), 0)
+    return replace(change, move=Move(fallback.task, fallback.queue, stage, details))
 
 
 def _end_once(claim: Claim, outcome: Outcome, counters: Counters) -> Change:

@@ -35,12 +35,14 @@ class Cause(StrEnum):
     RETRY = "retry"
     SNOOZE = "snooze"
     RELEASE = "release"
+    FALL_BACK = "fall back"
     LOSE = "lose"
     CRASH = "crash"
     BURY = "bury"
     CANCEL = "cancel"
     EXPIRE = "expire"
     KICK = "kick"
+    UPGRADE = "upgrade"
     EDIT = "edit"
     RESCHEDULE = "reschedule"
     DELETE = "delete"
@@ -57,7 +59,8 @@ TRANSITIONS: dict[tuple[State | None, Cause], frozenset[State | None]] = {
     (_S.RUNNING, Cause.SUCCEED): frozenset({_S.SUCCEEDED}),
     (_S.RUNNING, Cause.RETRY): frozenset({_S.SCHEDULED, _S.READY}),
     (_S.RUNNING, Cause.SNOOZE): frozenset({_S.SCHEDULED, _S.READY}),
-    (_S.RUNNING, Cause.RELEASE): frozenset({_S.READY}),
+    (_S.RUNNING, Cause.RELEASE): frozenset({_S.READY, _S.SCHEDULED}),
+    (_S.RUNNING, Cause.FALL_BACK): frozenset({_S.READY}),
     (_S.RUNNING, Cause.LOSE): frozenset({_S.READY}),
     (_S.RUNNING, Cause.CRASH): frozenset({_S.READY}),
     (_S.RUNNING, Cause.BURY): frozenset({_S.BURIED}),
@@ -75,6 +78,8 @@ TRANSITIONS: dict[tuple[State | None, Cause], frozenset[State | None]] = {
     (_S.CANCELLED, Cause.KICK): frozenset({_S.READY}),
     (_S.EXPIRED, Cause.KICK): frozenset({_S.READY}),
     (_S.SCHEDULED, Cause.KICK): frozenset({_S.READY}),
+    (_S.SUCCEEDED, Cause.UPGRADE): frozenset({_S.READY}),
+    (_S.BURIED, Cause.UPGRADE): frozenset({_S.READY}),
     (_S.READY, Cause.EDIT): frozenset({_S.READY}),
     (_S.SCHEDULED, Cause.EDIT): frozenset({_S.SCHEDULED}),
     (_S.BLOCKED, Cause.EDIT): frozenset({_S.BLOCKED}),

@@ -68,7 +68,7 @@ def _fetch(app: Penstock) -> None:
 
 def _run(app: Penstock, claim: Claim) -> Outcome:
     """Run one claim. KeyboardInterrupt and the like end the test, not the job."""
-    attempt, task = Attempt(claim, _Notes(app.engine)), app.tasks[claim.task]
+    attempt, task = Attempt(claim, _Notes(app.engine), app.failures), app.tasks[claim.task]
     prepared = prepare(attempt, task, app)
     if isinstance(prepared, Outcome):
         return prepared

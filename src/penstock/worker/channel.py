@@ -29,6 +29,7 @@ class Plan(Struct, frozen=True, tag="plan", kw_only=True):
     lease_ms: int
     shutdown_ms: int
     start_ms: int = 120_000
+    health_ms: int = 30_000
     max_jobs: int | None = None
     max_memory: int | None = None
     reload: bool = False
@@ -74,6 +75,10 @@ class Quiet(Struct, frozen=True, tag="quiet"):
     """Claim no more; give back what has not started."""
 
 
+class Resume(Struct, frozen=True, tag="resume"):
+    """Claim again."""
+
+
 class Stop(Struct, frozen=True, tag="stop"):
     """Claim no more, finish what runs, then end."""
 
@@ -88,11 +93,20 @@ class Drained(Struct, frozen=True, tag="drained"):
     reason: str
 
 
-class Unfit(Struct, frozen=True, tag="unfit"):
-    """A job found this worker unfit, or its store cannot be used (`by_store`); the whole worker should end."""
+class Broken(Struct, frozen=True, tag="broken"):
+    """The store cannot be used; the whole worker should end."""
 
     reason: str
-    by_store: bool = False
+
+
+class Unfit(Struct, frozen=True, tag="unfit"):
+    """A job or a health check found this worker unfit; it claims no more."""
+
+    reason: str
+
+
+class Fit(Struct, frozen=True, tag="fit"):
+    """The health checks of a process that was unfit pass again."""
 
 
 class Void(Struct, frozen=True, tag="void"):
@@ -130,8 +144,8 @@ class Ended(Struct, frozen=True, tag="ended"):
     outcome: Outcome
 
 
-FromSupervisor = Plan | Go | Quiet | Stop | Release
-FromProcess = Hello | Fault | Drained | Unfit | Void
+FromSupervisor = Plan | Go | Quiet | Resume | Stop | Release
+FromProcess = Hello | Fault | Drained | Broken | Unfit | Fit | Void
 FromRunner = Run | AskToStop | Interrupted
 FromChild = Noted | Ended
 Message = FromSupervisor | FromProcess | FromRunner | FromChild

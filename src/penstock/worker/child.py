@@ -71,6 +71,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
         notes=_Voice(channel),
         deliver=lambda _runner, _claim, outcome: _deliver(channel, outcome),
         home=app,
+        failures=app.failures.alone(),
     )
     plain = ThreadRunner(around, 0, 1)
     slot = plain.take_this_thread()

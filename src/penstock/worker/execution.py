@@ -1,5 +1,6 @@
 """One attempt of one job, as a pipe of steps that the runners share: decode, call, encode, and what its end means."""
 
+import logging
 import reprlib
 import time
 import traceback
@@ -24,8 +25,11 @@ from penstock.model.errors import (
     Steering,
     WorkerUnfit,
 )
+from penstock.model.failures import NO_RULES, Classes, classify
 from penstock.model.job import UNREADABLE_COUNTERS, Claim, ErrorInfo, Progress
 from penstock.model.outcome import Ending, Outcome
+
+log = logging.getLogger("penstock.worker")
 
 LONGEST_TRACEBACK = 16 * 1024
 LONGEST_MESSAGE = 4 * 1024
@@ -80,18 +84,19 @@ class Attempt:
     """A claim while it runs here; its `JobContext` stands on it.
 
     Attributes:
+        failures: whose fault the exceptions of its task are.
         deadline_ns: steady time of its soft limit, 0 for none.
         interrupt: what was raised in it from outside, None if nothing was.
     """
 
-    __slots__ = ("began_ns", "cancelled", "claim", "deadline_ns", "interrupt", "notes")
+    __slots__ = ("began_ns", "cancelled", "claim", "deadline_ns", "failures", "interrupt", "notes")
 
-    def __init__(self, claim: Claim, notes: NoteSink) -> None:
-        self.claim, self.notes = claim, notes
+    def __init__(self, claim: Claim, notes: NoteSink, failures: Classes = NO_RULES) -> None:
+        self.claim, self.notes, self.failures = claim, notes, failures
         self.cancelled = False
         self.interrupt: type[Interrupt] | None = None
         self.began_ns = time.monotonic_ns()
-        timeout_ms = claim.policy.timeout_ms
+        timeout_ms = claim.terms.timeout_ms
         self.deadline_ns = 0 if timeout_ms is None else self.began_ns + timeout_ms * 1_000_000
 
     def note(self, progress: Progress | None, log: str) -> None:
@@ -169,6 +174,17 @@ def bury_unkept(attempt: Attempt, task: Runnable, error: Exception, gave: str) -
 
 #: A claim that is given back before its code began.
 RETURNED = Outcome(ending=Ending.RELEASED, started=False)
+#: How long a worker that a job passes by leaves it to others, before any of them may claim it.
+PASSING_MS = 200
+
+
+def passed_on(luck: float) -> Outcome:
+    """Give the outcome of a claim that is not for this worker, so that another comes upon it.
+
+    Args:
+        luck: a random number from 0 to 1.
+    """
+    return Outcome(ending=Ending.RELEASED, started=False, after_ms=round(PASSING_MS * (0.5 + luck)))
 
 
 def cancelled_unstarted(claim: Claim) -> Outcome:
@@ -191,7 +207,7 @@ def unreadable(claim: Claim) -> Outcome:
 def found_unfit(outcome: Outcome) -> str | None:
     """Give the reason for which a job called this worker unfit, None if it did not."""
     error = outcome.error
-    if outcome.ending is not Ending.RELEASED or error is None or error.type != _UNFIT:
+    if outcome.ending is not Ending.RELEASED or error is None or error.failure != "host":
         return None
     return error.message or "no reason given"
 
@@ -204,11 +220,18 @@ class Fate(Struct, frozen=True):
     verdict: Any = None
     after_ms: int | None = None
     started: bool = True
+    failure: str = ""
+
+
+#: So many workers in turn may be called unfit by one job; the next time it is the job's fault.
+MOST_UNFIT = 3
 
 
 def explain(attempt: Attempt, error: BaseException) -> Outcome:
     """Make an outcome of whatever left the task, however hostile."""
     fate = _fate(error)
+    if isinstance(fate, Fate) and fate.ending is Ending.FAILED and fate.verdict is None:
+        fate = _blamed(attempt, error, fate)
     if isinstance(fate, DurationInvalid):
         error, fate = fate, Fate(Ending.FAILED, verdict="bury")
     return Outcome(
@@ -238,7 +261,9 @@ def _fate(error: BaseException) -> Fate | DurationInvalid:
             return Fate(Ending.FAILED, verdict="bury")
         case Cancel():
             return Fate(Ending.CANCELLED, "cancelled")
-        case WorkerUnfit() | JobStopped():
+        case WorkerUnfit():
+            return Fate(Ending.RELEASED, "released", failure="host")
+        case JobStopped():
             return Fate(Ending.RELEASED, "released")
         case JobTimeout():
             return Fate(Ending.TIMED_OUT, "timed out")
@@ -246,6 +271,18 @@ def _fate(error: BaseException) -> Fate | DurationInvalid:
             return Fate(Ending.SNOOZED, "snoozed", after_ms=TOO_NEW_SNOOZE_MS, started=False)
         case _:
             return Fate(Ending.FAILED)
+
+
+def _blamed(attempt: Attempt, error: BaseException, fate: Fate) -> Fate:
+    """Say whose fault a failure is. What is the host's costs the job nothing, unless it has blamed many already."""
+    try:
+        failure = attempt.failures.of(error)
+    except Exception:  # the application's own rule
+        log.exception("the rule that says whose fault %s is has failed", name_of(type(error)))
+        failure = classify(error)
+    if failure == "host" and len(attempt.claim.details.avoid) < MOST_UNFIT:
+        return Fate(Ending.RELEASED, "released", failure=failure)
+    return replace(fate, failure="" if failure == "job" else failure)
 
 
 def refuse(attempt: Attempt, error: Exception) -> Outcome:
@@ -261,7 +298,7 @@ def refuse(attempt: Attempt, error: Exception) -> Outcome:
 def _tells(fate: Fate, error: BaseException) -> bool:
     """Leave out the error of an attempt that put itself off or was given back without a word."""
     return (
-        isinstance(error, WorkerUnfit)
+        fate.failure == "host"
         or fate.ending not in (Ending.SNOOZED, Ending.RELEASED)
         or bool(getattr(error, "reason", ""))
     )
@@ -269,7 +306,7 @@ def _tells(fate: Fate, error: BaseException) -> bool:
 
 def _error_info(claim: Claim, error: BaseException, fate: Fate) -> ErrorInfo:
     if isinstance(error, JobTimeout):
-        message = f"ran longer than its timeout of {spell((claim.policy.timeout_ms or 0) / 1000)}"
+        message = f"ran longer than its timeout of {spell((claim.terms.timeout_ms or 0) / 1000)}"
     else:
         message = message_of(error)
     quiet = isinstance(error, Steering)
@@ -279,6 +316,7 @@ def _error_info(claim: Claim, error: BaseException, fate: Fate) -> ErrorInfo:
         message=message,
         traceback="" if quiet else traceback_of(error),
         attempt=claim.attempt,
+        failure=fate.failure,
     )
 
 
@@ -334,6 +372,3 @@ def _below_penstock(trace: TracebackType | None) -> TracebackType | None:
     while below is not None and below.tb_frame.f_globals.get("__name__", "").startswith("penstock.worker"):
         below = below.tb_next
     return below if below is not None else trace
-
-
-_UNFIT = name_of(WorkerUnfit)

@@ -89,6 +89,12 @@ class Heart:
             self._to_enrol.append(process)
             self._changed.notify()
 
+    def present(self, info: WorkerInfo) -> None:
+        """Replace what is known of the worker."""
+        with self._changed:
+            self._info, self._known, self._due = info, False, 0.0
+            self._changed.notify()
+
     def report(self, death: Death, verdict: Verdict) -> None:
         """Hand on what an ended process held."""
         self._tender.judge(death.process, verdict)

@@ -34,6 +34,7 @@ def plan_of(settings: Settings) -> Plan:
         lease_ms=round(settings.lease * 1000),
         shutdown_ms=round(settings.shutdown_timeout * 1000),
         start_ms=round(settings.start_timeout * 1000),
+        health_ms=round(settings.health_period * 1000),
         max_jobs=settings.max_jobs,
         max_memory=settings.max_memory,
         reload=settings.reload,

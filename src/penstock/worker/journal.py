@@ -15,6 +15,7 @@ _LEVELS = {
     Cause.RETRY: logging.WARNING,
     Cause.CRASH: logging.WARNING,
     Cause.LOSE: logging.WARNING,
+    Cause.FALL_BACK: logging.WARNING,
     Cause.BURY: logging.ERROR,
 }
 
@@ -75,9 +76,11 @@ def _then(claim: Claim, change: Change) -> str:
         case Cause.LOSE | Cause.RELEASE:
             return "runs again, free of charge"
         case Cause.CRASH:
-            return f"charged a crash, {change.counters.crashes} of {max(1, claim.policy.max_crashes)}; runs again"
+            return f"charged a crash, {change.counters.crashes} of {max(1, claim.terms.max_crashes)}; runs again"
         case Cause.RETRY:
-            return f"charged a failure, {change.counters.failures} of {claim.policy.max_attempts}; runs again"
+            return f"charged a failure, {change.counters.failures} of {claim.terms.max_attempts}; runs again"
+        case Cause.FALL_BACK if change.move is not None:
+            return f"failed for good; its fallback {change.move.task} takes over in queue {change.move.queue}"
         case Cause.BURY:
             return "kept for a person, see penstock jobs show"
         case _:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from penstock.client import Penstock
 from penstock.engine import Engine
+from penstock.engines.clock import SystemClock
 from penstock.engines.open import open_engine
 from penstock.loading import import_fault, load_app, own_lines
 from penstock.model.errors import EngineError, LeaseLost
@@ -29,21 +30,25 @@ from penstock.task import Task
 from penstock.worker.board import Board, BoardState
 from penstock.worker.channel import (
     LONGEST_FAULT,
+    Broken,
     Channel,
     Drained,
     Fault,
+    Fit,
     Go,
     Hello,
     Message,
     Plan,
     Quiet,
     Release,
+    Resume,
     Stop,
     Unfit,
     Void,
     die_with_parent,
 )
 from penstock.worker.execution import Runnable, bounded
+from penstock.worker.fitness import Fitness
 from penstock.worker.listener import Listener
 from penstock.worker.logs import capture_job_logs, set_up_logging
 from penstock.worker.notes import Notes
@@ -94,6 +99,7 @@ class Process:
         self._channel, self._board, self._plan = channel, board, plan
         self._spawner = Spawner()
         self._pump: Pump | None = None
+        self._fitness: Fitness | None = None
         self._runners: dict[str, Runner] = {}
         self._ended = threading.Event()
         self._releasing = self._quiet = False
@@ -152,8 +158,8 @@ class Process:
     def _obey(self, message: object) -> None:
         pump = self._pump
         if pump is None:
-            if isinstance(message, Quiet):
-                self._quiet = True
+            if isinstance(message, Quiet | Resume):
+                self._quiet = isinstance(message, Quiet)
             if isinstance(message, Stop | Release):
                 self._channel.send(Drained("stopped before it began"))
                 self._finish(0)
@@ -161,6 +167,8 @@ class Process:
         match message:
             case Quiet():
                 pump.wish(Wish.QUIET)
+            case Resume():
+                pump.wish(Wish.WORK)
             case Stop():
                 pump.wish(Wish.STOP)
             case Release():
@@ -178,6 +186,7 @@ class Process:
             notes=notes,
             deliver=self._deliver,
             home=app,
+            failures=app.failures,
             max_payload=app.max_payload,
         )
         self._runners = self._make_runners(around, set(tasks.values()))
@@ -192,11 +201,15 @@ class Process:
             notes=notes,
             groups=lambda: groups(self._plan.queues),
             hints=listener,
+            worker=go.worker,
+            boot=SystemClock().boot(),
             unfit=self._unfit,
             max_jobs=self._plan.max_jobs,
         )
-        if self._quiet:
+        self._fitness = Fitness(app.health_checks, self._plan.health_ms / 1000, self._tell_fitness)
+        if self._quiet or not self._fitness.is_fit:
             self._pump.wish(Wish.QUIET)
+        self._fitness.begin()
         listener.begin()
         threading.Thread(target=self._watch, name="penstock-watch", daemon=True).start()
         threading.Thread(
@@ -228,7 +241,7 @@ class Process:
             self._channel.send(Void())
             self._finish(STATUS_VOID)
         except EngineError as error:
-            self._channel.send(Unfit(str(error), by_store=True))
+            self._channel.send(Broken(str(error)))
             self._finish(STATUS_BROKEN)
         except Exception as error:  # the pump's thread ends here, and a process without a pump must not live
             log.exception("the pump has failed; this worker drains and ends with status 4")
@@ -240,17 +253,24 @@ class Process:
             self._finish(0)
 
     def _unfit(self, reason: str) -> None:
+        assert self._fitness is not None
+        log.error("a job found this worker unfit and goes back free of charge: %s", reason)
+        self._fitness.call_unfit(reason)
+
+    def _tell_fitness(self, reason: str | None) -> None:
+        """Claim no more at once when unfit; when fit, the supervisor says whether the other processes are too."""
         assert self._pump is not None
-        log.error(
-            "a job found this worker unfit: %s; it goes back free of charge, the worker drains and ends with status 4",
-            reason,
-        )
-        self._channel.send(Unfit(reason))
-        self._pump.wish(Wish.STOP)
+        if reason is None:
+            self._channel.send(Fit())
+        else:
+            self._pump.wish(Wish.QUIET)
+            self._channel.send(Unfit(reason))
 
     def _watch(self) -> None:
         """Interrupt jobs at their soft limits, and all of them, as they come, once they are to be given back."""
         while not self._ended.wait(CHECK_EVERY_S):
+            if self._fitness is not None:
+                self._fitness.look()
             now_ns = time.monotonic_ns()
             for runner in self._runners.values():
                 runner.check(now_ns)

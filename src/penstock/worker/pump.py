@@ -9,13 +9,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from penstock.engine import MOST_AT_ONCE, Answer, Engine, Want
 from penstock.model.errors import EngineUnavailable, LeaseLost
-from penstock.model.job import Change, Claim, ProcessId
+from penstock.model.job import NO_DETAILS, Avoid, Change, Claim, ProcessId
 from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.worker.board import Board, BoardState
-from penstock.worker.execution import RETURNED, cancelled_unstarted, found_unfit, unreadable
+from penstock.worker.execution import RETURNED, cancelled_unstarted, found_unfit, passed_on, unreadable
 from penstock.worker.journal import Journal
 from penstock.worker.lane import Lane
 from penstock.worker.notes import Notes
@@ -34,6 +36,9 @@ NOTES_EVERY_S = 0.2
 POLL_S = 5.0
 #: The same while every place is taken, because cancellations come this way, or while a lane rests.
 FULL_POLL_S = 1.0
+
+#: How long a job passes by a worker that was unfit for it, and any other worker on that machine.
+PASSES_WORKER_MS, PASSES_BOOT_MS = 600_000, 60_000
 
 Settled = tuple[Claim, Outcome, Change]
 
@@ -61,6 +66,7 @@ class Pump:
 
     Args:
         groups: gives the queues to claim from, in order; asked before each exchange.
+        worker, boot: which worker this process belongs to, and on which run of the machine.
         unfit: told when a job calls this worker unfit.
         max_jobs: how many jobs to claim before the pump drains by itself.
     """
@@ -76,6 +82,8 @@ class Pump:
         notes: Notes,
         groups: Callable[[], tuple[tuple[str, ...], ...] | None] = lambda: None,
         hints: Hints | None = None,
+        worker: str = "",
+        boot: str = "",
         unfit: Callable[[str], None] = log.error,
         max_jobs: int | None = None,
     ) -> None:
@@ -87,6 +95,8 @@ class Pump:
         self._lane_of = {id(lane.runner): lane for lane in self._lanes.values()}
         self._board, self._notes, self._groups, self._hints = board, notes, groups, hints
         self._unfit, self._left = unfit, max_jobs
+        self._worker, self._boot = worker, boot
+        self._told_ms = 0
         self._journal = Journal()
         self._pokes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._poked = self._urgent = False
@@ -187,20 +197,36 @@ class Pump:
     def _show(self) -> None:
         self._board.beat(time.monotonic_ns())
         self._board.set_held(self.held)
-        if self._wish is Wish.QUIET:
-            self._board.set_state(BoardState.QUIET)
+        if self._wish is not Wish.STOP:
+            self._board.set_state(BoardState.QUIET if self._wish is Wish.QUIET else BoardState.WORKING)
 
     def _collect(self) -> None:
         """Settle what has ended."""
         count = min(len(self._ended), MOST_AT_ONCE - len(self._settled))
         ended = [self._ended.popleft() for _ in range(count)]
-        self._settled += [(claim, outcome, settle(claim, outcome, random.random())) for _, claim, outcome in ended]
+        self._settled += [
+            (claim, outcome, settle(claim, outcome, random.random()))
+            for _, claim, outcome in ended
+            if outcome.result is not None or not self._was_unfit(claim, outcome)
+        ]
         now_ns = time.monotonic_ns()
         for lane, several in Counter(id(runner) for runner, _, _ in ended).items():
             self._lane_of[lane].ended(several, now_ns)
-        for _, _, outcome in ended:
-            if outcome.result is None and (reason := found_unfit(outcome)) is not None:
-                self._unfit(reason)
+
+    def _was_unfit(self, claim: Claim, outcome: Outcome) -> bool:
+        """Say whether a job found this worker unfit; it passes this worker by from now on."""
+        reason = found_unfit(outcome)
+        if reason is None:
+            return False
+        self._unfit(reason)
+        now_ms = self._now_ms()
+        avoid = Avoid(self._worker, self._boot, now_ms + PASSES_WORKER_MS, now_ms + PASSES_BOOT_MS)
+        self._settle_all([claim], replace(outcome, avoid=avoid))
+        return True
+
+    def _now_ms(self) -> int:
+        """Give the store's time, as of its last answer."""
+        return self._told_ms + (time.monotonic_ns() - self._asked_ns) // 1_000_000
 
     def _return_stalled(self) -> None:
         now_ns = time.monotonic_ns()
@@ -253,6 +279,7 @@ class Pump:
         want = self._want()
         answer = self._insist([change for _, _, change in settled], want)
         self._hungry, self._flows = want is not None, bool(answer.claims)
+        self._told_ms = answer.now_ms
         self._journal.write(settled, answer)
         self._start(answer.claims)
         for fence in answer.cancels:
@@ -316,8 +343,7 @@ class Pump:
         now_ns = time.monotonic_ns()
         by_lane: dict[str, list[Claim]] = {}
         for claim in claims:
-            if claim.cancel_requested or not claim.is_readable:
-                outcome = cancelled_unstarted(claim) if claim.cancel_requested else unreadable(claim)
+            if (outcome := self._refused(claim)) is not None:
                 self._settle_all([claim], outcome)
                 continue
             by_lane.setdefault(self._lane_for(claim), []).append(claim)
@@ -325,6 +351,18 @@ class Pump:
             self._lanes[name].start(several, now_ns)
         if self._left is not None:
             self._left -= len(claims)
+
+    def _refused(self, claim: Claim) -> Outcome | None:
+        """Give the outcome of a claim that is not started here, None for one that is."""
+        if claim.cancel_requested:
+            return cancelled_unstarted(claim)
+        if not claim.is_readable:
+            return unreadable(claim)
+        if claim.details is NO_DETAILS or not claim.details.avoid:
+            return None
+        now_ms = self._now_ms()
+        shuns = any(avoid.shuns(self._worker, self._boot, now_ms) for avoid in claim.details.avoid)
+        return passed_on(random.random()) if shuns else None
 
     def _lane_for(self, claim: Claim) -> str:
         """Send a job that took a process down to a child of its own; a command is one already."""

@@ -7,11 +7,14 @@ import sys
 import time
 from collections import deque
 
+from msgspec.structs import replace
+
+from penstock.engine import WorkerInfo
 from penstock.model.durations import spell
 from penstock.model.job import ProcessId
 from penstock.settings import Settings
 from penstock.worker.board import BoardState
-from penstock.worker.channel import Drained, Fault, Hello, Quiet, Unfit, Void
+from penstock.worker.channel import Broken, Drained, Fault, Fit, Hello, Quiet, Resume, Unfit, Void
 from penstock.worker.forensics import Remains
 from penstock.worker.heart import DrainAsked, Enrolled, News, NothingLeft, StoreUnusable, Voided
 from penstock.worker.introduction import announce, introduce, plan_of
@@ -51,6 +54,7 @@ class Supervisor:
         self._members: dict[int, Member] = {}
         self._starts = Starts(settings.processes)
         self._hello: Hello | None = None
+        self._info: WorkerInfo | None = None
         self._upkeep = Upkeep(self._plan, self._tell, burst=settings.burst)
         self._news: deque[News] = deque()
         self._signals = Signals()
@@ -58,6 +62,7 @@ class Supervisor:
         self._ends_at: float | None = None
         self._status = CLEAN
         self._rolling: list[Member] = []
+        self._unfit: dict[int, str] = {}
         self._watch, self._sources = Watch(self._plan, self._members), Sources()
         self._selector = selectors.DefaultSelector()
 
@@ -138,8 +143,12 @@ class Supervisor:
                     self._take_fault(message.message)
                 case Drained():
                     log.debug("process %d has drained: %s", member.pid, message.reason)
+                case Broken():
+                    self._end_broken(message.reason)
                 case Unfit():
-                    self._end_unfit(message)
+                    self._take_unfit(member, message.reason)
+                case Fit():
+                    self._take_fit(member)
                 case Void():
                     member.is_void = True
                     log.warning("process %d has lost its lease and is replaced; others have its jobs", member.pid)
@@ -153,6 +162,7 @@ class Supervisor:
         if member.stopping:
             return
         info, is_first = introduce(self.worker, self._settings, self._plan, hello), self._hello is None
+        self._info = info = replace(info, unfit=next(iter(self._unfit.values()), ""))
         self._hello = hello
         if not is_first:
             self._upkeep.enrol(member.id, info, hello.queues)
@@ -178,6 +188,7 @@ class Supervisor:
             self._listen_to_the_last(member)
         remains, death = member.bury()
         del self._members[member.pid]
+        self._forget_unfit(member)
         verdict = member.judge(remains)
         if member.greeted:
             self._upkeep.report(death, verdict)
@@ -271,7 +282,7 @@ class Supervisor:
     def _let_go(self, processes: tuple[ProcessId, ...]) -> None:
         for member in self._members.values():
             if member.id in processes and not member.stopping:
-                if self._quiet:
+                if self._quiet or self._unfit:
                     member.send(Quiet())
                 member.go(self.worker)
 
@@ -317,14 +328,53 @@ class Supervisor:
         """Be gone `LAST_S` after the time that jobs are given."""
         self._ends_at = min(self._ends_at or float("inf"), time.monotonic() + timeout_s + LAST_S)
 
-    def _end_unfit(self, unfit: Unfit) -> None:
-        if self._status != CLEAN:
+    def _end_broken(self, reason: str) -> None:
+        if self._status == CLEAN:
+            self._status = STORE_UNUSABLE
+            log.error("%s", reason)
+            self._stop(self._settings.shutdown_timeout, "the store cannot be used")
+
+    # -- fitness -----------------------------------------------------------------------------------------------------
+
+    def _take_unfit(self, member: Member, reason: str) -> None:
+        """Take the machine out of service: what one process finds concerns all of them."""
+        if self._status != CLEAN or self._stopping:
             return
-        self._status = STORE_UNUSABLE if unfit.by_store else UNFIT
-        if unfit.by_store:
-            log.error("%s", unfit.reason)
-        reason = "the store cannot be used" if unfit.by_store else f"unfit: {unfit.reason}"
-        self._stop(self._settings.shutdown_timeout, reason)
+        self._unfit[member.pid] = reason
+        if self._settings.when_unfit == "exit" or self._settings.burst:
+            self._status = UNFIT
+            self._stop(self._settings.shutdown_timeout, f"unfit: {reason}")
+            return
+        log.error(
+            "unfit: %s; this worker claims no more until its health checks pass, which is looked at every %s",
+            reason,
+            spell(self._settings.health_period),
+        )
+        for one in self._members.values():
+            one.send(Quiet())
+        self._present()
+
+    def _take_fit(self, member: Member) -> None:
+        if member.pid in self._unfit:
+            self._forget_unfit(member)
+        elif not (self._unfit or self._quiet):
+            member.send(Resume())
+
+    def _forget_unfit(self, member: Member) -> None:
+        """Go back to work when no process is unfit any more."""
+        if self._unfit.pop(member.pid, None) is None or self._unfit or self._stopping:
+            return
+        log.warning("fit again: this worker claims jobs")
+        self._present()
+        if not self._quiet:
+            for one in self._members.values():
+                one.send(Resume())
+
+    def _present(self) -> None:
+        """Tell the store whether this worker is fit."""
+        if self._info is not None:
+            self._info = replace(self._info, unfit=next(iter(self._unfit.values()), ""))
+            self._upkeep.present(self._info)
 
     def _fail(self, status: int, message: str) -> None:
         """End the worker for a reason that a person must mend."""

@@ -81,6 +81,11 @@ class Upkeep:
             self._tending.tasks = tasks
             self._heart.enrol(process, info)
 
+    def present(self, info: WorkerInfo) -> None:
+        """Let the store know this of the worker from now on."""
+        if self._heart is not None:
+            self._heart.present(info)
+
     def report(self, death: Death, verdict: Verdict) -> None:
         if self._heart is not None:
             self._heart.report(death, verdict)

@@ -10,7 +10,7 @@ from penstock.engine import Added, AddRequest
 from penstock.engines.arriving import due_ms, expires_ms, retry_after_s
 from penstock.engines.memory.store import Store, with_error
 from penstock.model.errors import IdempotencyConflict, JobRefused, LeaseLost, PenstockError, QueueFull, UniqueConflict
-from penstock.model.job import ErrorInfo, Job, JobId, NewJob
+from penstock.model.job import ErrorInfo, Job, JobId, NewJob, origin_of
 from penstock.model.states import WAITING, State
 
 
@@ -75,7 +75,7 @@ def _known(store: Store, plan: Plan, job: NewJob) -> JobId | None:
             holder, earlier = found, plan.jobs.get(found) or store.jobs[found]
     if earlier is None:
         return None
-    if (earlier.task, earlier.envelope) != (job.task, job.envelope):
+    if (origin_of(earlier.details, earlier.task), earlier.envelope) != (job.task, job.envelope):
         raise IdempotencyConflict(job.id if holder == job.id else str(key), holder)
     return holder
 

@@ -4,10 +4,17 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
 from penstock.engines.checks import refusal
 from penstock.engines.memory.store import Store, with_error
-from penstock.engines.steering import edited_job, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import (
+    NOT_TAKEN_OVER,
+    edited_job,
+    lifted_ms,
+    may_alter,
+    rescheduled_ms,
+    returning_job,
+)
 from penstock.model.job import ErrorInfo, Job, JobId
 from penstock.model.states import State
 
@@ -37,9 +44,11 @@ def _ask_to_stop(store: Store, job: Job) -> None:
 
 
 def _refused_return(store: Store, job: Job, alteration: Alteration) -> str | None:
-    """Refuse to bring a job back while another holds the key that it held until it ended."""
+    """Refuse to upgrade what no fallback had, and to bring a job back while another holds the key that it held."""
+    if isinstance(alteration, Upgrade) and job.details.home is None:
+        return NOT_TAKEN_OVER
     unique = job.details.unique
-    returns = job.state.is_final and isinstance(alteration, Kick | Edit)
+    returns = job.state.is_final and isinstance(alteration, Kick | Edit | Upgrade)
     if not returns or unique is None or unique.until != "ended":
         return None
     holder = store.key_holder(unique.key, store.clock.wall_ms())
@@ -50,8 +59,8 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
     match alteration:
         case Cancel():
             store.end(job, State.CANCELLED)
-        case Kick():
-            _bring_back(store, job, job, now)
+        case Kick() | Upgrade():
+            _bring_back(store, job, returning_job(alteration, job) or job, now)
         case Edit() if job.state.is_final:
             _bring_back(store, job, edited_job(job, alteration), now)
         case Edit():
@@ -73,7 +82,7 @@ def _bring_back(store: Store, before: Job, job: Job, now: int) -> None:
         replace(
             job,
             state=State.READY,
-            counters=forgive(job.counters),
+            counters=job.counters.forgiven(),
             cancel_requested=False,
             error=None,
             due_ms=None,

@@ -9,7 +9,7 @@ from penstock.engine import Answer, Want
 from penstock.engines.memory.adding import add_follow_ups
 from penstock.engines.memory.store import Entry, Held, Lane, Lease, Store, with_error
 from penstock.model.errors import LeaseLost
-from penstock.model.job import Change, Fence, Job, JobId, ProcessId
+from penstock.model.job import Change, Fence, Job, JobId, Move, ProcessId
 from penstock.model.states import State
 
 
@@ -49,7 +49,7 @@ def _apply(store: Store, change: Change, now: int) -> bool:
         return False
     del store.claims[change.id]
     job = with_error(store.jobs[change.id], change.error, now)
-    job = replace(job, counters=change.counters, ran_us=change.ran_us)
+    job = _moved(replace(job, counters=change.counters, ran_us=change.ran_us), change.move)
     if change.next.is_final:
         store.end(replace(job, result=change.result, degraded=change.degraded), change.next)
     elif change.next is State.SCHEDULED:
@@ -59,6 +59,14 @@ def _apply(store: Store, change: Change, now: int) -> bool:
     for entry in change.ledger:
         store.ledger[entry.scope, entry.key] = Entry(change.id, change.fence, None, entry.value)
     return True
+
+
+def _moved(job: Job, move: Move | None) -> Job:
+    if move is None:
+        return job
+    expires_ms = job.expires_ms if move.stage == job.stage else None
+    moved = {"task": move.task, "queue": move.queue, "stage": move.stage, "details": move.details}
+    return replace(job, **moved, expires_ms=expires_ms)
 
 
 def _claim(store: Store, process: ProcessId, beat: int, want: Want, now: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg.errors import SerializationFailure
 
-from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
 from penstock.engines.checks import refusal
 from penstock.engines.forms import counters_in, counters_out, details_in, details_out
 from penstock.engines.postgres import wire
@@ -14,7 +14,15 @@ from penstock.engines.postgres.adding import digest
 from penstock.engines.postgres.catalog import Catalog, LineKey
 from penstock.engines.postgres.exchanging import error_out
 from penstock.engines.postgres.store import Row, Session, flat
-from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import (
+    NOT_TAKEN_OVER,
+    Place,
+    edited,
+    lifted_ms,
+    may_alter,
+    rescheduled_ms,
+    returning,
+)
 from penstock.model.job import Details, ErrorInfo, JobId
 from penstock.model.states import State
 
@@ -91,8 +99,9 @@ class Altering:
             return Altered(id, state, state, refused)
         if not may_alter(state, self._alteration):
             return Altered(id, state, state, refusal(state))
-        returns = cold is not None and isinstance(self._alteration, Kick | Edit)
-        refused = self._hold_key(id, details_in(cold[3])) if cold is not None and returns else None
+        refused = None
+        if cold is not None and isinstance(self._alteration, Kick | Edit | Upgrade):
+            refused = self._refused_return(id, cold)
         return Altered(id, state, state if refused else self._after(state), refused)
 
     def _after(self, state: State) -> State | None:
@@ -109,6 +118,15 @@ class Altering:
                 return state
             case _:
                 return State.READY
+
+    def _refused_return(self, id: JobId, cold: Row) -> str | None:
+        if self._returning(cold) is None:
+            return NOT_TAKEN_OVER
+        return self._hold_key(id, details_in(cold[3]))
+
+    def _returning(self, cold: Row) -> tuple[Place, Details] | None:
+        key = self._catalog.line_keys({cold[1]})[cold[1]]
+        return returning(self._alteration, Place(key.task, key.queue, cold[8]), details_in(cold[3]))
 
     def _hold_key(self, id: JobId, details: Details) -> str | None:
         """Let a job that comes back hold the key that it held until it ended, or say who holds it now."""
@@ -150,7 +168,7 @@ class Altering:
 
     def _kick_scheduled(self, row: Row) -> None:
         id, line, counters = row[0], row[1], counters_in(row[5])
-        fresh = forgive(counters)
+        fresh = counters.forgiven()
         new = self._line(line, alone=fresh.runs_alone)
         seq = self._session.value("draw_seq")
         self._session.do("kick_scheduled", new, seq, counters_out(fresh), self._now_ms, id)
@@ -199,16 +217,21 @@ class Altering:
 
     def _revive(self, row: Row) -> None:
         """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
-        id, line, state, stored_details, stored_counters, stored_envelope, stored_crc, expires_ms = row
+        going_on = self._returning(row)
+        if going_on is None:  # it was refused
+            return
+        place, details = going_on
+        id, line, state, _, stored_counters, stored_envelope, stored_crc, expires_ms, _ = row
         edit = self._alteration if isinstance(self._alteration, Edit) else Edit()
-        counters = forgive(counters_in(stored_counters))
-        details, envelope, crc = edited(details_in(stored_details), stored_envelope, stored_crc, edit)
-        new = self._line(line, edit, alone=counters.runs_alone)
+        counters = counters_in(stored_counters).forgiven()
+        details, envelope, crc = edited(details, stored_envelope, stored_crc, edit)
+        new = self._line(line, edit, alone=counters.runs_alone, place=place)
         values: tuple[Any, ...] = (
             self._session.value("draw_seq"),
             lifted_ms(expires_ms, self._now_ms),
             crc,
             new,
+            place.stage,
             counters_out(counters),
             details_out(details),
             envelope,
@@ -222,11 +245,14 @@ class Altering:
 
     # -- lines and counts ---------------------------------------------------------------------------------------------
 
-    def _line(self, line: int, edit: Edit | None = None, *, alone: bool | None = None) -> int:
+    def _line(
+        self, line: int, edit: Edit | None = None, *, alone: bool | None = None, place: Place | None = None
+    ) -> int:
         key = self._catalog.line_keys({line})[line]
-        queue = key.queue if edit is None or edit.queue is None else edit.queue
+        task, queue = (key.task, key.queue) if place is None else (place.task, place.queue)
+        queue = queue if edit is None or edit.queue is None else edit.queue
         rank = key.rank if edit is None or edit.priority is None else -edit.priority
-        return self._catalog.line(LineKey(queue, key.task, key.fair_key, key.alone if alone is None else alone, rank))
+        return self._catalog.line(LineKey(queue, task, key.fair_key, key.alone if alone is None else alone, rank))
 
     def _count(self) -> None:
         count(self._session, self._moves)

@@ -34,7 +34,7 @@ from penstock.engine import (
 from penstock.engines import checks
 from penstock.engines.guard import ClockGuard
 from penstock.engines.loading import check_load
-from penstock.engines.postgres import adding, exchanging, leasing, ledger, listening, reading, wire
+from penstock.engines.postgres import adding, exchanging, leasing, ledger, listening, moving, reading, wire
 from penstock.engines.postgres.altering import Altering, alter_queue
 from penstock.engines.postgres.catalog import Catalog
 from penstock.engines.postgres.inspection import durability
@@ -165,7 +165,7 @@ class PostgresEngine:
         call = (process, beat, self._wall_ms())
         columns = exchanging.change_columns(changes)
         wanted = (*exchanging.want_columns(want), *self._sight.columns(), *self._beats.get(process, _UNKNOWN))
-        if any(change.follow_ups or change.ledger for change in changes):
+        if any(change.follow_ups or change.ledger or change.move for change in changes):
             rows = self.store.step(lambda session: self._in_parts(session, changes, call, columns, wanted))
         else:
             rows = self.store.rows("exchange", self.store.lock_ms, _ALL, *call, *columns, *wanted)
@@ -181,6 +181,7 @@ class PostgresEngine:
         wanted: tuple[Any, ...],
     ) -> list[Row]:
         """Apply the changes, store what follows from those that came in time, then claim; all in one transaction."""
+        moving.move(session, self._catalog, call[0], changes)
         rows = session.rows("exchange", self.store.lock_ms, _APPLY, *call, *columns, *wanted)
         head = exchanging.read_head(rows)
         if not head.applied:

@@ -249,6 +249,22 @@ UPDATE penstock.samples SET rate = %s WHERE queue = %s
 -- One tender at a time samples and folds; others have nothing to add.
 SELECT pg_try_advisory_xact_lock(penstock.place(), 8)
 
+-- Moving ---------------------------------------------------------------------------------------------------------------
+
+-- name: hold_process
+SELECT penstock.hold_process(%s)
+
+-- name: hold_claim
+SELECT line FROM penstock.claims WHERE id = %s AND number = %s AND token = %s FOR UPDATE
+
+-- name: move_job
+-- A job that goes on at another stage has started, so its deadline is over.
+UPDATE penstock.jobs SET line = %s, expires_ms = CASE WHEN stage = %s THEN expires_ms END, stage = %s, details = %s
+WHERE id = %s
+
+-- name: move_claim
+UPDATE penstock.claims SET line = %s WHERE id = %s
+
 -- Looking --------------------------------------------------------------------------------------------------------------
 
 -- name: hot
@@ -343,7 +359,7 @@ ORDER BY r.line, r.seq FOR UPDATE OF r
 SELECT id, line, seq, due_ms, details, counters, envelope, crc FROM penstock.jobs WHERE id = ANY (%s)
 
 -- name: cold_rows
-SELECT id, line, state, details, counters, envelope, crc, expires_ms FROM penstock.ended WHERE id = ANY (%s)
+SELECT id, line, state, details, counters, envelope, crc, expires_ms, stage FROM penstock.ended WHERE id = ANY (%s)
 ORDER BY id FOR UPDATE
 
 -- name: ask_cancel
@@ -383,7 +399,7 @@ SELECT penstock.hold_key(%s, %s)
 -- name: revive
 INSERT INTO penstock.jobs (id, seq, created_ms, expires_ms, claimed_ms, ran_us, crc, line, policy, claims, stage, forgiven,
     keyed, process, counters, details, progress, history, envelope)
-SELECT id, %s, created_ms, %s, claimed_ms, ran_us, %s, %s, policy, claims, stage, true, keyed, process, %s, %s, progress,
+SELECT id, %s, created_ms, %s, claimed_ms, ran_us, %s, %s, policy, claims, %s, true, keyed, process, %s, %s, progress,
     history, %s FROM penstock.ended WHERE id = %s
 
 -- name: drop_ended

@@ -53,6 +53,8 @@ class Reading:
             if source is None:
                 continue
             conditions, parameters = self._conditions(which)
+            if which.degraded is not None:
+                conditions.append("s.degraded IS NOT NULL" if which.degraded else "s.degraded IS NULL")
             if which.states is not None:
                 conditions.append("s.state = ANY (%s)")
                 parameters.append(wire.texts(sorted(states)))

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
 from penstock.engines.checks import refusal
 from penstock.engines.redis.packing import (
     NUMBERS,
@@ -18,7 +18,14 @@ from penstock.engines.redis.packing import (
     history_out,
     rewritten,
 )
-from penstock.engines.steering import edited_job, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import (
+    NOT_TAKEN_OVER,
+    edited_job,
+    lifted_ms,
+    may_alter,
+    rescheduled_ms,
+    returning_job,
+)
 from penstock.model.job import ErrorInfo, Job, JobId
 from penstock.model.states import State
 
@@ -50,7 +57,7 @@ def _in_turn(ids: dict[int, JobId], alteration: Alteration, see: See, apply: App
         decided = _decide(one, alteration, now_ms)
         if one is None or decided is None:
             state = None if one is None else one.job.state
-            answers[at] = Altered(id, state, state, refusal(state))
+            answers[at] = Altered(id, state, state, _refusal(one, alteration))
             continue
         after, words = decided
         arguments += (id, digest(one), *words)
@@ -88,8 +95,9 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
     match alteration:
         case Cancel():
             return State.CANCELLED, ("end", NUMBERS[State.CANCELLED], b"")
-        case Kick():
-            return State.READY, _back(seen, job, now_ms)
+        case Kick() | Upgrade():
+            going_on = returning_job(alteration, job)
+            return None if going_on is None else (State.READY, _back(seen, going_on, now_ms))
         case Edit() if job.state.is_final:
             return State.READY, _back(seen, edited_job(job, alteration), now_ms)
         case Edit():
@@ -106,8 +114,15 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
             assert_never(unknown)
 
 
+def _refusal(seen: Seen | None, alteration: Alteration) -> str:
+    state = None if seen is None else seen.job.state
+    if isinstance(alteration, Upgrade) and state is not None and may_alter(state, alteration):
+        return NOT_TAKEN_OVER
+    return refusal(state)
+
+
 def _back(seen: Seen, job: Job, now_ms: int) -> tuple[Argument, ...]:
-    job = replace(job, counters=forgive(job.counters), expires_ms=lifted_ms(job.expires_ms, now_ms))
+    job = replace(job, counters=job.counters.forgiven(), expires_ms=lifted_ms(job.expires_ms, now_ms))
     more = attempt(job) if has_attempt(job) else b""
     history = history_out(job.history, forgiven=True)
     return "back", rewritten(seen.body, job), job.queue, job.task, more, history

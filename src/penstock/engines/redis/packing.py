@@ -21,9 +21,11 @@ from penstock.model.job import (
     Fence,
     Job,
     JobId,
+    Move,
     NewJob,
     ProcessId,
     Unique,
+    origin_of,
 )
 from penstock.model.retry import Policy
 from penstock.model.states import State
@@ -57,7 +59,8 @@ _CLAIMED_BODY_BYTES = 9
 _NO_TIME = _LONG.pack(0)
 _FRONT_BYTES = 24
 
-# An envelope names its task, which the job's lane knows; as it is written by this penstock it begins and ends so.
+# An envelope names its task, which the job's lane knows, or its details where a fallback has it; as it is written by
+# this penstock it begins and ends so.
 _END_OF_ENVELOPE = b',"kwargs":{}}'
 _KEPT = 1024
 _fronts: dict[str, bytes] = {}
@@ -84,7 +87,7 @@ def text(value: str) -> bytes:
 def body(job: NewJob | Job, *, expires_ms: int | None, stage: int = 0) -> bytes:
     """Give the body of a job from its flags on."""
     envelope, flags, parts = job.envelope, 0, []
-    front = _front(job.task)
+    front = _front(origin_of(job.details, job.task))
     if envelope.startswith(front):
         envelope, flags = envelope[len(front) :], _FRONT
     if envelope.endswith(_END_OF_ENVELOPE):
@@ -182,7 +185,7 @@ class Body:
     def envelope(self, task: str) -> bytes:
         envelope = self._raw[self._at :]
         if self.flags & _FRONT:
-            envelope = _front(task) + envelope
+            envelope = _front(origin_of(self.details, task)) + envelope
         return envelope + _END_OF_ENVELOPE if self.flags & _END else envelope
 
 
@@ -296,12 +299,20 @@ def _pack_change(change: Change, arguments: list[Argument]) -> None:
             return
     arguments += ("x", NUMBERS[change.next], change.after_ms, int(change.counters.attempts > 0))
     arguments += (int(change.counters.runs_alone), b"" if change.error is None else _error_out(change.error))
+    _pack_move(change.move, arguments)
     arguments.append(len(change.ledger))
     for entry in change.ledger:
         arguments += (ledger_field(entry.scope, entry.key), entry.value)
     runs_at = len(arguments)
     arguments.append(0)
     arguments[runs_at] = pack_jobs(change.follow_ups, arguments)
+
+
+def _pack_move(move: Move | None, arguments: list[Argument]) -> None:
+    if move is None:
+        arguments.append(b"")
+    else:
+        arguments += (move.queue, move.task, move.stage, details_out(move.details) or b"")
 
 
 def fence_text(fence: Fence) -> str:

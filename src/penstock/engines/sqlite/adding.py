@@ -1,15 +1,16 @@
 """Adding jobs: known ids and keys, uniqueness and capacity, decided in the step that stores them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from penstock.engine import Added, AddRequest
 from penstock.engines.arriving import due_ms, expires_ms, retry_after_s
-from penstock.engines.forms import details_out
+from penstock.engines.forms import details_in, details_out
 from penstock.engines.sqlite.ending import end_waiting, find_waiting
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import LaneKey, Step, texts
 from penstock.model.errors import IdempotencyConflict, JobRefused, LeaseLost, PenstockError, QueueFull, UniqueConflict
-from penstock.model.job import NO_DETAILS, ErrorInfo, Fence, JobId, NewJob, Unique
+from penstock.model.job import NO_DETAILS, ErrorInfo, Fence, JobId, NewJob, Unique, origin_of
 from penstock.model.states import State
 
 
@@ -71,7 +72,13 @@ class Adding:
             rows = self._step.db.execute(SQL["known_id"], {"id": ids[0]})
         else:
             rows = self._step.db.execute(SQL["known_ids"], {"ids": texts(ids)})
-        return {row[0]: (self._step.lane_key(row[1]).task, row[2]) for row in rows.fetchall()}
+        return {row[0]: self._content(row) for row in rows.fetchall()}
+
+    def _content(self, row: tuple[Any, ...]) -> tuple[str, bytes]:
+        """Give what a job that is added again must have in common with the one that is known."""
+        _, lane, envelope, stage, details = row
+        task = self._step.lane_key(lane).task
+        return origin_of(details_in(details), task) if stage else task, envelope
 
     def _known_answer(self, job: NewJob) -> Added | None:
         known = self._known.get(job.id)
@@ -182,7 +189,7 @@ class Adding:
         known = row and self._step.db.execute(SQL["known_id"], {"id": row[0]}).fetchone()
         if not known:
             return None
-        if (self._step.lane_key(known[1]).task, known[2]) != (job.task, job.envelope):
+        if self._content(known) != (job.task, job.envelope):
             raise IdempotencyConflict(key, known[0])
         return Added(JobId(known[0]), existing=True)
 

@@ -2,14 +2,22 @@
 
 from typing import Any, assert_never
 
-from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
 from penstock.engines.checks import refusal
 from penstock.engines.forms import counters_in, counters_out, details_in, details_out
 from penstock.engines.sqlite.ending import Waiting, end_waiting
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import LaneKey, Step, numbers
 from penstock.engines.sqlite.tending import forget_ended
-from penstock.engines.steering import edited, forgive, lifted_ms, may_alter, rescheduled_ms
+from penstock.engines.steering import (
+    NOT_TAKEN_OVER,
+    Place,
+    edited,
+    lifted_ms,
+    may_alter,
+    rescheduled_ms,
+    returning,
+)
 from penstock.model.job import Counters, Details, ErrorInfo, JobId
 from penstock.model.states import State
 
@@ -68,6 +76,8 @@ def _change_waiting(step: Step, job: Waiting, row: tuple[Any, ...], alteration: 
         case Edit():
             _edit_waiting(step, job, row, alteration)
             return job.state
+        case Upgrade():
+            raise AssertionError("the transition table upgrades ended jobs alone")
         case _ as unknown:
             assert_never(unknown)
 
@@ -80,7 +90,7 @@ def _delete_waiting(step: Step, job: Waiting) -> None:
 
 
 def _kick_scheduled(step: Step, job: Waiting, counters: Counters) -> None:
-    fresh = forgive(counters)
+    fresh = counters.forgiven()
     lane = step.lane(step.lane_key(job.lane)._replace(alone=fresh.runs_alone))
     seq = step.draw_seq()
     step.db.execute(SQL["kick_scheduled"], (lane, seq, counters_out(fresh), step.now_ms, job.id))
@@ -130,10 +140,13 @@ def _alter_ended(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Al
     if isinstance(alteration, Delete):
         forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
         return Altered(id, state, None)
-    refused = _key_refusal(step, id, details_in(row[4]))
-    if refused is not None:
-        return Altered(id, state, state, refused)
-    _revive(step, row, alteration if isinstance(alteration, Edit) else Edit())
+    details = details_in(row[4])
+    refused = _key_refusal(step, id, details)
+    key = step.lane_key(row[2])
+    going_on = returning(alteration, Place(key.task, key.queue, row[10]), details)
+    if going_on is None or refused is not None:
+        return Altered(id, state, state, refused or NOT_TAKEN_OVER)
+    _revive(step, row, alteration if isinstance(alteration, Edit) else Edit(), *going_on)
     return Altered(id, state, State.READY)
 
 
@@ -146,13 +159,13 @@ def _key_refusal(step: Step, id: JobId, details: Details) -> str | None:
     return None if row is None or row[0] == id else f"unique key {unique.key!r} is held by {row[0]}"
 
 
-def _revive(step: Step, row: tuple[Any, ...], edit: Edit) -> None:
+def _revive(step: Step, row: tuple[Any, ...], edit: Edit, place: Place, details: Details) -> None:
     """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
-    ended, id, old_lane, state, stored_details, stored_counters, stored_envelope, stored_crc, old_rank, expires_ms = row
-    counters = forgive(counters_in(stored_counters))
-    details, envelope, crc = edited(details_in(stored_details), stored_envelope, stored_crc, edit)
-    key = step.lane_key(old_lane)
-    lane = step.lane(LaneKey(edit.queue or key.queue, key.task, key.fair_key, counters.runs_alone))
+    ended, id, old_lane, state, _, stored_counters, stored_envelope, stored_crc, old_rank, expires_ms, _ = row
+    counters = counters_in(stored_counters).forgiven()
+    details, envelope, crc = edited(details, stored_envelope, stored_crc, edit)
+    fair_key = step.lane_key(old_lane).fair_key
+    lane = step.lane(LaneKey(edit.queue or place.queue, place.task, fair_key, counters.runs_alone))
     rank = old_rank if edit.priority is None else -edit.priority
     seq = step.draw_seq()
     values = {
@@ -164,6 +177,7 @@ def _revive(step: Step, row: tuple[Any, ...], edit: Edit) -> None:
         "details": details_out(details),
         "envelope": envelope,
         "counters": counters_out(counters),
+        "stage": place.stage,
         "ended": ended,
     }
     step.db.execute(SQL["revive"], values)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.engine import MOST_AT_ONCE, AddRequest, Answer, Want
-from penstock.engines.forms import counters_in, counters_out, details_in, history_out
+from penstock.engines.forms import counters_in, counters_out, details_in, details_out, history_out
 from penstock.engines.sqlite.adding import Adding
 from penstock.engines.sqlite.ending import end_waiting, find_waiting, forget_at, free_unique
 from penstock.engines.sqlite.queries import SQL
@@ -178,8 +178,7 @@ def _new_history(step: Step, change: Change) -> bytes | None:
 
 def _requeue(step: Step, requeueing: Sequence[tuple[Change, Held]]) -> None:
     for change, claim in requeueing:
-        key = step.lane_key(claim.lane)
-        lane = step.lane(LaneKey(key.queue, key.task, key.fair_key, change.counters.runs_alone))
+        lane = _lane_after(step, change, claim)
         due_ms = step.now_ms + change.after_ms if change.next is State.SCHEDULED else None
         seq = step.draw_seq()
         step.db.execute(
@@ -206,6 +205,17 @@ def _requeue(step: Step, requeueing: Sequence[tuple[Change, Held]]) -> None:
             step.due = True
         step.count(claim.lane, State.RUNNING, -1)
         step.count(lane, change.next, 1)
+
+
+def _lane_after(step: Step, change: Change, claim: Held) -> int:
+    """Give the lane in which a job waits from now, after writing down what else a move changes of it."""
+    key, move = step.lane_key(claim.lane), change.move
+    queue, task = key.queue, key.task
+    if move is not None:
+        queue, task = move.queue, move.task
+        values = {"stage": move.stage, "details": details_out(move.details), "id": claim.id}
+        step.db.execute(SQL["move"], values)
+    return step.lane(LaneKey(queue, task, key.fair_key, change.counters.runs_alone))
 
 
 def _record_effects(step: Step, changes: Sequence[tuple[Change, Held]]) -> None:

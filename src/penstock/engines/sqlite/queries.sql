@@ -68,11 +68,12 @@ INSERT INTO policies (body) VALUES (?)
 -- Adding ---------------------------------------------------------------------------------------------------------------
 
 -- name: known_ids
-SELECT id, lane, envelope FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
-UNION ALL SELECT id, lane, envelope FROM ended WHERE id IN (SELECT value FROM json_each(:ids))
+SELECT id, lane, envelope, stage, details FROM jobs WHERE id IN (SELECT value FROM json_each(:ids))
+UNION ALL SELECT id, lane, envelope, stage, details FROM ended WHERE id IN (SELECT value FROM json_each(:ids))
 
 -- name: known_id
-SELECT id, lane, envelope FROM jobs WHERE id = :id UNION ALL SELECT id, lane, envelope FROM ended WHERE id = :id
+SELECT id, lane, envelope, stage, details FROM jobs WHERE id = :id
+UNION ALL SELECT id, lane, envelope, stage, details FROM ended WHERE id = :id
 
 -- name: add_job
 INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, due_ms, expires_ms, details, envelope)
@@ -152,6 +153,10 @@ DELETE FROM claims WHERE token IN (SELECT value FROM json_each(?))
 -- name: requeue
 UPDATE jobs SET lane = ?, seq = ?, due_ms = ?, claims = ?, started = ?, counters = ?, claimed_ms = ?, ran_us = ?, process = ?,
     history = coalesce(?, history), forgiven = forgiven AND ? WHERE id = ?
+
+-- name: move
+-- A job that goes on at another stage has started, so its deadline is over.
+UPDATE jobs SET expires_ms = CASE WHEN stage = :stage THEN expires_ms END, stage = :stage, details = :details WHERE id = :id
 
 -- name: history
 SELECT history FROM jobs WHERE id = ?
@@ -411,7 +416,7 @@ SELECT j.id, j.lane, j.rank, j.seq, j.due_ms, j.policy, j.details, j.history, j.
 FROM jobs j WHERE j.id = ?
 
 -- name: cold_row
-SELECT ended, id, lane, state, details, counters, envelope, crc, rank, expires_ms FROM ended WHERE id = ?
+SELECT ended, id, lane, state, details, counters, envelope, crc, rank, expires_ms, stage FROM ended WHERE id = ?
 
 -- name: ask_cancel
 UPDATE jobs SET cancel = 1 WHERE id = ?
@@ -426,7 +431,7 @@ UPDATE processes SET steer = 1, cancels = 1 WHERE process IN (SELECT process FRO
 -- An ended job becomes an unfinished one: named parameters are what changes.
 INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, expires_ms, details, envelope, claims, stage, counters,
     claimed_ms, ran_us, process, progress, history, forgiven)
-SELECT id, :lane, :rank, :seq, policy, :crc, created_ms, :expires_ms, :details, :envelope, claims, stage, :counters,
+SELECT id, :lane, :rank, :seq, policy, :crc, created_ms, :expires_ms, :details, :envelope, claims, :stage, :counters,
     claimed_ms, ran_us, process, progress, history, 1 FROM ended WHERE ended = :ended
 
 -- name: kick_scheduled

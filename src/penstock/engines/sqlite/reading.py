@@ -37,7 +37,7 @@ class Reading:
         """Give the newest jobs that match; one more is read to know whether a page follows."""
         conditions, parameters = self._conditions(which)
         jobs: list[Job] = []
-        if which.states is None or which.states & _UNFINISHED:
+        if (which.states is None or which.states & _UNFINISHED) and which.degraded is not True:
             jobs += self._find_hot(which, conditions, parameters)
         if which.states is None or which.states & FINAL:
             jobs += self._find_cold(which, conditions, parameters)
@@ -70,6 +70,8 @@ class Reading:
         elif which.states is not None:
             clauses.append("j.state IN (SELECT value FROM json_each(?))")
             values.append(texts(which.states))
+        if which.degraded is not None:
+            clauses.append("j.degraded IS NOT NULL" if which.degraded else "j.degraded IS NULL")
         where = " AND ".join(clauses) or "1"
         source = "ended j INDEXED BY ended_buried" if which.states == _BURIED else "ended j"
         query = f"SELECT {_COLD} FROM {source} WHERE {where} ORDER BY j.id DESC LIMIT ?"

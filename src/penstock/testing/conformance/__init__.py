@@ -13,6 +13,7 @@ from penstock.testing.conformance import (
     adding,
     altering,
     exchanging,
+    falling,
     leasing,
     loading,
     looking,
@@ -46,6 +47,8 @@ class EngineConformance:
     TestStopping = exchanging.Stopping
     TestEdgeOfExchanging = exchanging.EdgeOfExchanging
     TestTransitions = transitions.Transitions
+    TestFallingBack = falling.FallingBack
+    TestUpgrading = falling.Upgrading
     TestEnrolling = leasing.Enrolling
     TestRenewing = leasing.Renewing
     TestDying = leasing.Dying

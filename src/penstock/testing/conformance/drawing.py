@@ -1,6 +1,7 @@
 """What the rule machine draws: jobs, wants, outcomes, alterations, filters, few enough of each to clash."""
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.engine import (
     Alteration,
@@ -11,12 +12,14 @@ from penstock.engine import (
     Filter,
     Kick,
     Reschedule,
+    Upgrade,
     Want,
 )
 from penstock.model.job import (
     Counters,
     Details,
     ErrorInfo,
+    Home,
     Job,
     JobId,
     NewJob,
@@ -24,7 +27,7 @@ from penstock.model.job import (
     Unique,
 )
 from penstock.model.outcome import Ending, Outcome
-from penstock.model.retry import Fixed, Policy
+from penstock.model.retry import Fixed, Policy, Stage
 from penstock.model.states import FINAL, State
 
 LEASE_MS = 5000
@@ -39,6 +42,14 @@ POLICIES = (
     Policy(backoff=Fixed(1.0), keep_ms=4000),
     Policy(max_attempts=2, backoff=Fixed(0.0), keep_ms=60_000),
     Policy(max_attempts=1, max_crashes=0, keep_ms=0),
+    Policy(
+        max_attempts=1,
+        max_crashes=1,
+        fallbacks=(
+            Stage("b", "slow", Policy(max_attempts=2, max_crashes=2, backoff=Fixed(0.0))),
+            Stage("c", "default", Policy(max_attempts=1), on=("crash", "lost")),
+        ),
+    ),
 )
 
 durations = st.sampled_from([0, 1, 999, 1000, 3000])
@@ -80,6 +91,7 @@ alterations: st.SearchStrategy[Alteration] = st.one_of(
     st.just(Kick()),
     st.just(Kick()),
     st.just(Delete()),
+    st.just(Upgrade()),
     st.builds(Bury, reason=st.sampled_from(["wrong", "odd"])),
     st.builds(Reschedule, run_at_ms=st.sampled_from([None, None, 1]), delay_ms=durations),
     st.builds(
@@ -99,6 +111,7 @@ filters = st.builds(
     states=st.none() | st.frozensets(st.sampled_from(list(State))),
     task=st.sampled_from([None, "a"]),
     tag=st.sampled_from([None, "red", "re"]),
+    degraded=st.sampled_from([None, None, True, False]),
     text=st.sampled_from([None, "JOB-00", "odd", "[0]", "ODD", "nothing"]),
     before=st.sampled_from([None, JobId("job-005")]),
     limit=st.sampled_from([1, 3, 1000]),
@@ -146,6 +159,8 @@ def loaded_jobs(draw: st.DrawFn) -> Job:
     history = tuple(
         ErrorInfo("failed", message=f"odd {n}", at_ms=n) for n in range(draw(st.sampled_from([0, 0, 1, 21])))
     )
+    stage = draw(st.sampled_from([0, 0, 1]))
+    details = replace(new.details, home=Home("a", "mail")) if stage else new.details
     return Job(
         id=UNNAMED,
         state=state,
@@ -154,7 +169,8 @@ def loaded_jobs(draw: st.DrawFn) -> Job:
         envelope=new.envelope,
         priority=new.priority,
         policy=new.policy,
-        details=new.details,
+        details=details,
+        stage=stage,
         counters=Counters(attempts=draw(st.sampled_from([0, 0, 1])), crashes=draw(st.sampled_from([0, 0, 1]))),
         claim_number=draw(st.sampled_from([0, 0, 3])),
         cancel_requested=not state.is_final and draw(st.booleans()),
@@ -165,4 +181,5 @@ def loaded_jobs(draw: st.DrawFn) -> Job:
         error=draw(st.sampled_from([None, history[-1]])) if history else None,
         history=history[-20:],
         result=b"3" if state is State.SUCCEEDED else None,
+        degraded=new.task if stage and state is State.SUCCEEDED else None,
     )

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from penstock.engine import Added, Delete, Edit, Kick, Subject, Tended
 from penstock.model.errors import IdempotencyConflict, PenstockError, UniqueConflict, Unsupported
-from penstock.model.job import Counters, Details, ErrorInfo, Job, JobId, NewJob, ProcessId, Progress
+from penstock.model.job import Avoid, Counters, Details, ErrorInfo, Job, JobId, NewJob, ProcessId, Progress
 from penstock.model.outcome import Ending
 from penstock.model.retry import Policy
 from penstock.model.states import FINAL, State
@@ -351,7 +351,9 @@ def seasoned_job(state: State, **fields: Any) -> Job:
         "crc": 7,
         "priority": 9,
         "policy": Policy(max_attempts=9, max_crashes=8, keep_ms=9_000_000),
-        "details": Details(tags=("red",), idempotency_key="i", topic="orders", edited_from=("old",), avoid=("w9",)),
+        "details": Details(
+            tags=("red",), idempotency_key="i", topic="orders", edited_from=("old",), avoid=(Avoid("w9", "boot", 7, 5),)
+        ),
         "counters": counters,
         "claim_number": 12,
         "stage": 1,

@@ -2,16 +2,17 @@
 
 import pytest
 
-from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule
+from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
 from penstock.model.job import JobId
 from penstock.model.outcome import Ending
-from penstock.model.retry import Policy
+from penstock.model.retry import Policy, Stage
 from penstock.model.states import TRANSITIONS, Cause, State
 from penstock.testing.conformance.trial import Conformance, Trial, new_job
 
 ALTERATIONS: dict[Cause, Alteration] = {
     Cause.CANCEL: Cancel(),
     Cause.KICK: Kick(),
+    Cause.UPGRADE: Upgrade(),
     Cause.EDIT: Edit(priority=9),
     Cause.RESCHEDULE: Reschedule(delay_ms=5000),
     Cause.BURY: Bury("enough"),
@@ -23,10 +24,13 @@ ENDINGS: dict[Cause, Ending] = {
     Cause.RETRY: Ending.FAILED,
     Cause.SNOOZE: Ending.SNOOZED,
     Cause.RELEASE: Ending.RELEASED,
+    Cause.FALL_BACK: Ending.FAILED,
     Cause.LOSE: Ending.LOST,
     Cause.CRASH: Ending.CRASHED,
     Cause.CANCEL: Ending.CANCELLED,
 }
+
+SIMPLER = Stage("simple", "default", Policy(max_attempts=1))
 
 Row = tuple[State | None, Cause, State | None]
 
@@ -80,15 +84,18 @@ def bring(trial: Trial, state: State | None, cause: Cause) -> JobId:
     id = JobId("job")
     if state is not None:
         expires = cause is Cause.EXPIRE or state is State.EXPIRED
-        last = state is State.BURIED or (state is State.RUNNING and cause is Cause.BURY)
+        last = state is State.BURIED or (state is State.RUNNING and cause in (Cause.BURY, Cause.FALL_BACK))
+        fallbacks = (SIMPLER,) if cause in (Cause.FALL_BACK, Cause.UPGRADE) and (state, cause) in TRANSITIONS else ()
         trial.add(
             new_job(
                 id,
                 delay_ms=2000 if state is State.SCHEDULED else 0,
                 expires_in_ms=1000 if expires else None,
-                policy=Policy(max_attempts=1 if last else 5),
+                policy=Policy(max_attempts=1 if last or fallbacks else 5, fallbacks=fallbacks),
             )
         )
+        if cause is Cause.UPGRADE and fallbacks:
+            trial.end(trial.claim_one(), Ending.FAILED)
         _reach(trial, state)
     return id
 

@@ -28,7 +28,7 @@ from penstock.testing.clock import TurnedClock
 
 LEASE_MS = 10_000
 P1, P2, P3 = ProcessId("p1"), ProcessId("p2"), ProcessId("p3")
-ANY_TASK = {"t": "thread", "u": "thread", "slow": "process"}
+ANY_TASK = {"t": "thread", "u": "thread", "slow": "process", "simple": "thread", "simplest": "thread"}
 ERROR = ErrorInfo(kind="failed", type="builtins.ValueError", message="no such order")
 
 _numbers = itertools.count(1)

@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from penstock.model.codec import DEFAULT_MAX_PAYLOAD
+from penstock.model.failures import NO_RULES, Classes
 from penstock.model.job import Claim, Fence
 from penstock.model.outcome import Outcome
 from penstock.worker.board import Board
@@ -23,6 +24,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     Attributes:
         deliver: takes the outcome of a claim; called once for each claim, from any thread, returns at once.
         home: the application, known to its jobs.
+        failures: whose fault the exceptions of its tasks are.
         max_payload: the most bytes of a result.
         hard_limit_s: how long after its soft limit a job is stopped by force.
     """
@@ -32,6 +34,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     notes: NoteSink
     deliver: Deliver
     home: object = None
+    failures: Classes = NO_RULES
     max_payload: int = DEFAULT_MAX_PAYLOAD
     hard_limit_s: float = HARD_LIMIT_AFTER_S
 

@@ -95,7 +95,7 @@ class LoopRunner(Waiting):
     async def _run(self, place: int, claim: Claim) -> None:
         """Run one claim. It is listed as running only once it is, because a Task cancelled earlier never begins."""
         around = self._around
-        attempt = Attempt(claim, around.notes)
+        attempt = Attempt(claim, around.notes, around.failures)
         around.board.occupy(self._first + place, claim.fence.token, claim.id, attempt.deadline_ns)
         self._attempts[place] = attempt
         outcome = await _attempt(attempt, around.tasks[claim.task], around.home)

@@ -82,7 +82,7 @@ class Slot:
     def _run(self, claim: Claim) -> Outcome:
         """Run one claim. An interrupt may land between any two steps here, once, until `_leave` has cleared it."""
         outcome: Outcome | None = None
-        attempt = Attempt(claim, self._around.notes)
+        attempt = Attempt(claim, self._around.notes, self._around.failures)
         try:
             self._board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
             self.attempt = attempt

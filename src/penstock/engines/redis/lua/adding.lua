@@ -56,6 +56,16 @@ function my.is_same(job, task, body)
     and (length == 0 or body:sub(-length) == job.rest:sub(-length))
 end
 
+-- Give the task that a job was added for, also while a fallback has it.
+function my.origin_of(body)
+  local lane, _, _, _, flags = my.head(body)
+  if my.has(flags, my.HAS_STAGE) then
+    local parts = my.parts_of(body, flags)
+    return cjson.decode(sub(body, parts.details + 4, parts.stage - 1)).home.task
+  end
+  return select(2, my.split(my.lane_name(lane)))
+end
+
 -- Find the job that was added before by the same id or idempotency key; or say why there is a conflict.
 function my.find_known(plan, job)
   local holder, key = job.id, nil
@@ -67,7 +77,7 @@ function my.find_known(plan, job)
     if not holder then return nil end
     planned, body = plan.ids[holder], my.body_of(holder)
   end
-  local task = planned and planned.run.task or select(2, my.split(my.lane_name((my.head(body)))))
+  local task = planned and planned.run.task or my.origin_of(body)
   if my.is_same(job, task, planned and my.draft(planned) or body) then return holder end
   return nil, { 'I', key or job.id, holder }
 end

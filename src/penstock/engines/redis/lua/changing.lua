@@ -2,8 +2,32 @@
 -- include adding
 -- include claims
 
+-- Give a body with what a move changes of it. A job that goes on at another stage has started, so its deadline is over.
+function my.moved(body, move)
+  local created, seq, _, policy, flags, priority, length = struct.unpack('>i8i8I4I4BbI4', body)
+  local parts, from = my.parts_of(body, flags)
+  local stage = my.has(flags, my.HAS_STAGE) and struct.unpack('>I4', body, parts.stage) or 0
+  local expiry, details, number = '', '', ''
+  for _, flag in ipairs({ my.HAS_EXPIRY, my.HAS_DETAILS, my.HAS_STAGE }) do
+    if my.has(flags, flag) then flags = flags - flag end
+  end
+  if parts.keys > 31 and stage == move.stage then
+    flags, expiry = flags + my.HAS_EXPIRY, sub(body, 31, 38)
+  end
+  if move.details ~= '' then
+    flags, details = flags + my.HAS_DETAILS, struct.pack('>I4', #move.details) .. move.details
+  end
+  if move.stage > 0 then flags, number = flags + my.HAS_STAGE, struct.pack('>I4', move.stage) end
+  local head = struct.pack('>i8i8I4I4BbI4', created, seq, my.lane_of(move.queue, move.task), policy, flags, priority, length)
+  return head .. expiry .. sub(body, parts.keys, parts.details - 1) .. details .. number .. sub(body, from)
+end
+
 -- Bring a job back: ready at the end of its line, or scheduled.
 function my.requeue(change, body, front)
+  if change.move then
+    body = my.moved(body, change.move)
+    call('HSET', P .. 'jobs', change.id, body)
+  end
   local id, lane, _, _, _, flags, priority = change.id, my.head(body)
   call('HSET', P .. 'more', id, front .. change.tail)
   my.some = {}
@@ -65,6 +89,10 @@ function my.read_more(change)
   change.charged, change.alone = my.take() == '1', my.take() == '1'
   change.error = my.take()
   if change.error == '' then change.error = nil end
+  local queue = my.take()
+  if queue ~= '' then
+    change.move = { queue = queue, task = my.take(), stage = tonumber(my.take()), details = my.take() }
+  end
   change.ledger = {}
   for at = 1, tonumber(my.take()) do change.ledger[at] = { my.take(), my.take() } end
   change.follow_ups = my.read_jobs(tonumber(my.take()))

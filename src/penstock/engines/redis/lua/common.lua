@@ -63,7 +63,7 @@ else
 end
 
 my.SCHEDULED, my.READY, my.RUNNING, my.SUCCEEDED, my.CANCELLED, my.EXPIRED, my.BURIED = 1, 2, 3, 4, 5, 6, 7
-my.HAS_EXPIRY, my.HAS_UNIQUE, my.HAS_KEY = 1, 2, 4
+my.HAS_EXPIRY, my.HAS_UNIQUE, my.HAS_KEY, my.HAS_CRC, my.HAS_DETAILS, my.HAS_STAGE = 1, 2, 4, 8, 16, 32
 my.AT_ONCE, my.MOST_AT_ONCE = 4000, 1000
 
 my.cursor = 1
@@ -136,6 +136,20 @@ function my.idempotency_key_of(body, flags)
   if my.has(flags, my.HAS_UNIQUE) then from = from + 5 + struct.unpack('>I4', body, from + 1) end
   local length = struct.unpack('>I4', body, from)
   return body:sub(from + 4, from + 3 + length)
+end
+
+-- Where in a body its keys, details and stage begin, and its envelope.
+function my.parts_of(body, flags)
+  local at = my.has(flags, my.HAS_EXPIRY) and 39 or 31
+  local parts = { keys = at }
+  if my.has(flags, my.HAS_UNIQUE) then at = at + 5 + struct.unpack('>I4', body, at + 1) end
+  if my.has(flags, my.HAS_KEY) then at = at + 4 + struct.unpack('>I4', body, at) end
+  if my.has(flags, my.HAS_CRC) then at = at + 4 end
+  parts.details = at
+  if my.has(flags, my.HAS_DETAILS) then at = at + 4 + struct.unpack('>I4', body, at) end
+  parts.stage = at
+  if my.has(flags, my.HAS_STAGE) then at = at + 4 end
+  return parts, at
 end
 
 my.lane_names = {}

@@ -4,7 +4,8 @@
 -- `want` jobs in `claims` under new fences; `beats` has what the answer was, unless nothing was changed or claimed.
 -- ARGV: clock, process, beat, what the last answer said is remembered, or empty, how many errors a history keeps,
 -- random seed of the fences, how many changes, of how many jobs; for each id, fence, record from ran_us on, next state; or `x`,
--- next state, after_ms, whether an attempt was charged, whether it runs alone, error or empty, how many ledger entries,
+-- next state, after_ms, whether an attempt was charged, whether it runs alone, error or empty, where it goes on (queue,
+-- task, stage, details or empty; or empty alone: where it was), how many ledger entries,
 -- each entry and value, runs of follow-ups (see adding.lua); last, MessagePack of what is wanted, or empty.
 -- Answers: nothing without a live lease; {last beat} for an old beat; else {now, mark, steered, drain, late ids, fences
 -- to cancel, lanes, policies, claims, `process number` and last beat that is remembered}.
