@@ -28,7 +28,7 @@ def opened(bench: Bench, body: bytes) -> AbstractContextManager[Runs]:
 
 @contextmanager
 def _sqlite(bench: Bench, body: bytes) -> Iterator[Runs]:
-    with closing(sqlite3.connect(bench.file("bare"), isolation_level=None)) as db:
+    with closing(sqlite3.connect(bench.file(f"bare-{new_id()}"), isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         for table in _TABLES:
