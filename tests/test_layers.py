@@ -19,7 +19,19 @@ SOURCE = Path(__file__).parents[1] / "src"
 BELOW_CLIENT = ("model", "engine", "outbox", "engines.open")
 CLIENT = (
     *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
-    *("handle", "fallbacks", "fitness", "intake", "shield", "context", "settings", "loading", "moving", "version"),
+    *(
+        "handle",
+        "fallbacks",
+        "fitness",
+        "once",
+        "intake",
+        "shield",
+        "context",
+        "settings",
+        "loading",
+        "moving",
+        "version",
+    ),
 )
 SHARED = ("engines.clock", "engines.checks")
 WITHIN_ENGINES = tuple(

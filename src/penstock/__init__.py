@@ -46,6 +46,7 @@ from penstock.model.errors import (
 from penstock.model.job import Job, Progress, Unique
 from penstock.model.retry import Exponential, Fixed, Linear, Table
 from penstock.model.states import State
+from penstock.once import OutcomeInvalid
 from penstock.task import Bound, Task
 from penstock.version import VERSION
 
@@ -80,6 +81,7 @@ __all__ = [
     "LeaseLost",
     "Linear",
     "NotInJob",
+    "OutcomeInvalid",
     "PayloadInvalid",
     "PayloadTooLarge",
     "Penstock",

@@ -47,6 +47,7 @@ from penstock.model.durations import Duration
 from penstock.model.errors import JobNotFound, TaskInvalid
 from penstock.model.failures import Classes, Rule
 from penstock.model.job import Job, JobId
+from penstock.once import ONCE
 from penstock.options import PLAIN, CommandOptions, JobTerms, TaskOptions, Terms, read_terms
 from penstock.queues import Queue
 from penstock.registration import Registration, is_same, place_of, register_command
@@ -376,6 +377,19 @@ class Penstock(Access):
             priority=None if priority is None else check_priority(priority),
         )
         return self.engine.alter([job.id], edit)[0]
+
+    def settle_once(self, key: str, *, done: bool, value: Any = None) -> bool:
+        """Say of a side effect that a job began (`current_job().once`) whether it happened, when nobody else knows.
+
+        Args:
+            value: what it gave, if it happened; given to the jobs that ask for it.
+
+        Returns:
+            Whether the key was known.
+        """
+        what = f"the value of {key!r}"
+        data = encode_value(value, what, limit=self.max_payload, enc_hook=enc_hook) if done else None
+        return self.engine.record(None, None, ONCE, check_text("key", key), data)
 
     def decode_result(self, task: str, data: bytes) -> Any:
         """Read a result as the task's annotation says, if it is registered here, else as plain JSON."""

@@ -4,13 +4,14 @@ import math
 import os
 import reprlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
+from penstock.model.durations import Duration
 from penstock.model.errors import Cancel, PayloadInvalid, PenstockError
 from penstock.model.job import Claim, JobId, Progress
 
@@ -30,7 +31,11 @@ __all__ = [
     "shielded",
 ]
 
+if TYPE_CHECKING:
+    from penstock.once import Ledger, Unknown
+
 D = TypeVar("D")
+R = TypeVar("R")
 
 LONGEST_NOTE = 1000
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -162,6 +167,96 @@ class JobContext:
     async def aprogress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Do `progress` in a coroutine."""
         self.progress(done, total, note)
+
+    def step(self, name: str, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+        """Call a function, unless an earlier attempt of this job did; then give what it gave there.
+
+        What it gives is recorded before this returns, and given as its return annotation says, in this attempt as in
+        later ones. Steps are kept as long as the job. An attempt that died after the function was called and before
+        that was recorded leaves no trace: the next one calls it again.
+
+        Args:
+            name: tells the steps of a job apart.
+
+        Raises:
+            LeaseLost: the job was handed on; end it.
+            OutcomeInvalid: what it gave cannot be kept. If it leaves the task, the job is buried.
+
+        >>> from penstock import Penstock
+        >>> from penstock.testing import run_jobs
+        >>> app, calls = Penstock("memory://"), []
+        >>> @app.task(name="shop.order", max_attempts=2, backoff=0)
+        ... def order(number: int) -> str:
+        ...     me = current_job()
+        ...     me.step("charge", calls.append, number)
+        ...     if me.attempt == 1:
+        ...         raise ConnectionError("no mail today")
+        ...     return f"charged {len(calls)} time"
+        >>> job = order.enqueue(7)
+        >>> run_jobs(app), job.result()
+        (2, 'charged 1 time')
+        """
+        from penstock.once import do_step
+
+        return do_step(self._ledger(), name, function, args, kwargs)
+
+    async def astep(self, name: str, function: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R:
+        """Do `step` with a coroutine function."""
+        from penstock.once import ado_step
+
+        return await ado_step(self._ledger(), name, function, args, kwargs)
+
+    def once(
+        self,
+        key: str,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        unknown: "Unknown" = "bury",
+        keep: Duration = "30d",
+        **kwargs: Any,
+    ) -> R | None:
+        """Call a function unless it was called for this key before, by whatever job; then give what it gave there.
+
+        That it is about to be called is recorded before, what it gave after. An exception says that it did not happen,
+        and takes that back, except for a `TimeoutError`. While another job is about to do it, this job snoozes. Where
+        it was begun and nobody knows how it ended, because a process died in between, `unknown` decides.
+
+        Args:
+            key: names the side effect, as "mail:7:ada"; all tasks share the keys.
+            unknown: `bury` the job for a person, `repeat` it, `skip` it and give None, or a function that looks and
+                says whether it happened.
+            keep: how long the key is remembered.
+
+        Raises:
+            LeaseLost: the job was handed on; end it.
+            Bury: nobody knows whether it happened; let it pass through.
+            Snooze: another job is about to do it; let it pass through.
+            OutcomeInvalid: what it gave cannot be kept. If it leaves the task, the job is buried.
+        """
+        from penstock.once import do_once
+
+        return do_once(self._ledger(), key, function, args, kwargs, unknown, keep)
+
+    async def aonce(
+        self,
+        key: str,
+        function: Callable[..., Awaitable[R]],
+        /,
+        *args: Any,
+        unknown: "Unknown" = "bury",
+        keep: Duration = "30d",
+        **kwargs: Any,
+    ) -> R | None:
+        """Do `once` with a coroutine function."""
+        from penstock.once import ado_once
+
+        return await ado_once(self._ledger(), key, function, args, kwargs, unknown, keep)
+
+    def _ledger(self) -> "Ledger":
+        from penstock.once import Ledger
+
+        return Ledger(cast("Any", self.home), self.claim)
 
     def log(self, text: str) -> None:
         """Append a line to the log of this attempt."""

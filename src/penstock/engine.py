@@ -482,12 +482,22 @@ class Engine(Protocol):
         """
         ...
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
-        """Write down that a side effect is about to happen; capability `ledger`."""
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
+        """Write down that a side effect is about to happen; capability `ledger`.
+
+        before: no live entry -> after: one, begun by this claim. It is kept for `keep_ms`, or with None as long as the
+        job. Where there is one, the answer tells it and nothing is written; the claim that began it may ask again.
+        """
         ...
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
-        """Write down that a side effect happened and what it gave; capability `ledger`."""
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
+        """Write down that a side effect happened and what it gave; None: that it did not. Capability `ledger`.
+
+        before: any entry, or none -> after: one with the value, of this claim, kept as long as `begin` said, else as
+        long as the job. With the value None an entry that this job began, and that has no value, is gone.
+        A person who knows what nobody else does gives no job and no fence, and changes an entry that is there: it has
+        the value, or is gone. Answers whether there was one; a claim is always told so.
+        """
         ...
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:

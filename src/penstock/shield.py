@@ -83,13 +83,13 @@ class Shielded:
         while not self._stirs(subject, since, ends):
             continue
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
         with shielded():
             return self._engine.begin(id, fence, scope, key, keep_ms)
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
         with shielded():
-            self._engine.record(id, fence, scope, key, value)
+            return self._engine.record(id, fence, scope, key, value)
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         with shielded():

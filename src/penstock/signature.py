@@ -411,6 +411,15 @@ def _lenient_decoder(annotation: Any) -> Callable[[bytes], Any]:
     return decode_json
 
 
+def result_decoder(function: Callable[..., Any]) -> Callable[[bytes], Any]:
+    """Give what reads the JSON of what a function gave, as its return annotation says; without one, as plain JSON."""
+    try:
+        annotation = _hints(function).get("return", Any)
+    except (NameError, TypeError, AttributeError):
+        return decode_json
+    return _lenient_decoder(annotation)
+
+
 def _name(annotation: Any) -> str:
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return annotation.__name__

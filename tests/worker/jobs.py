@@ -212,6 +212,11 @@ def hold_the_lock(seconds: float) -> str:
     return "held"
 
 
+@app.task(runner="process")
+def add_later(a: int, b: int) -> str:
+    return add.enqueue(a, b).id
+
+
 @app.task(max_attempts=2)
 def call_unfit() -> None:
     raise WorkerUnfit("the disk is full")

@@ -11,13 +11,16 @@ import pytest
 from msgspec.structs import replace
 
 from penstock.engine import AddRequest, Answer, Cancel, Engine, Filter, Want, WorkerInfo
+from penstock.engines.clock import SystemClock
 from penstock.engines.memory import MemoryEngine
 from penstock.model.errors import EngineDown, LeaseLost, StoreInvalid
 from penstock.model.job import (
     UNREADABLE_COUNTERS,
     UNREADABLE_DETAILS,
+    Avoid,
     Change,
     Claim,
+    Details,
     Fence,
     Job,
     JobId,
@@ -31,7 +34,7 @@ from penstock.model.states import State
 from penstock.worker.board import Board, BoardState
 from penstock.worker.listener import Listener
 from penstock.worker.notes import LONGEST_LOG, Notes
-from penstock.worker.pump import Pump, Wish
+from penstock.worker.pump import PASSES_WORKER_MS, Pump, Wish
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.thread import ThreadRunner
 from tests.polling import await_true
@@ -404,6 +407,39 @@ def test_worker_unfit_stops_the_pump_and_frees_the_job(engine: MemoryEngine) -> 
     assert reasons == ["disk is full"]
     assert state(engine, id) is State.READY
     assert job_of(engine, id).counters.failures == 0
+
+
+def test_a_job_passes_by_the_worker_that_was_unfit_for_it(engine: MemoryEngine) -> None:
+    id = add(engine, "thread.steer", "unfit")
+    rig = Rig(engine, worker="w1", boot="b1", unfit=lambda _: None)
+    await_true(lambda: state(engine, id) is State.SCHEDULED)
+    rig.stop()
+    job = job_of(engine, id)
+    assert job.claim_number == 2, "it was claimed once more, and passed on"
+    [avoid] = job.details.avoid
+    assert (avoid.worker, avoid.boot, job.counters.attempts) == ("w1", "b1", 1)
+    now_ms = SystemClock().wall_ms()
+    assert now_ms < avoid.boot_until_ms < avoid.until_ms < now_ms + 2 * PASSES_WORKER_MS
+
+
+def test_a_job_that_passes_others_by_runs_here(engine: MemoryEngine) -> None:
+    late = SystemClock().wall_ms() + 100_000
+    avoid = (Avoid("w2", "b2", late, late), Avoid("w1", "b1", late - 200_000, late - 200_000))
+    id = add(engine, "thread.give", 7, details=Details(avoid=avoid))
+    rig = Rig(engine, worker="w1", boot="b1")
+    await_true(lambda: state(engine, id) is State.SUCCEEDED)
+    rig.stop()
+
+
+def test_a_pump_that_was_quiet_claims_again(engine: MemoryEngine) -> None:
+    rig = Rig(engine)
+    rig.pump.wish(Wish.QUIET)
+    await_true(lambda: rig.board.state is BoardState.QUIET)
+    id = add(engine, "thread.give", 7)
+    rig.pump.wish(Wish.WORK)
+    await_true(lambda: state(engine, id) is State.SUCCEEDED)
+    assert rig.board.state is BoardState.WORKING
+    rig.stop()
 
 
 def test_max_jobs_drains_the_pump(engine: MemoryEngine) -> None:

@@ -341,6 +341,12 @@ def test_store_that_turns_out_to_be_of_no_use_ends_the_worker_with_the_same_stat
         assert not worker.has_said("unfit")
 
 
+def test_job_in_a_child_enqueues_where_its_worker_was_told_to_work(app: Penstock, url: str) -> None:
+    with working(url):
+        later = jobs.add_later.enqueue(1, 2).result(timeout=20)
+        assert app.job(later).result(timeout=20) == 3
+
+
 def test_unfit_worker_ends_with_its_own_status(url: str) -> None:
     job = jobs.call_unfit.enqueue()
     with working(url) as worker:

@@ -65,6 +65,7 @@ def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         "enqueue": ("penstock.cli.enqueue:enqueue", "Enqueue a job and print its id."),
         "jobs": ("penstock.cli.jobs:jobs", "List, show and steer jobs."),
         "queues": ("penstock.cli.queues:queues", "List, pause, limit and empty queues."),
+        "once": ("penstock.cli.once:once", "Say whether a side effect happened, when nobody else knows."),
         "workers": ("penstock.cli.workers:workers", "List and drain workers."),
         "health": ("penstock.cli.health:health", "Say in one line whether all is well."),
         "doctor": ("penstock.cli.doctor:doctor", "Examine the store and everything around it."),

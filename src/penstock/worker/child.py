@@ -61,6 +61,8 @@ def main(descriptor: int, board: int, parent: int) -> int:
     set_up_logging(plan.log_level, plan.log_format)
     try:
         app = load_app(plan.app)
+        if plan.url is not None:
+            app.redirect(plan.url)
     except BaseException as error:  # noqa: BLE001 - the application's own code may raise anything while it is imported
         channel.send(Fault(bounded(import_fault(plan.app, error), LONGEST_FAULT)))
         return 2

@@ -28,6 +28,7 @@ from penstock.model.errors import (
 from penstock.model.failures import NO_RULES, Classes, classify
 from penstock.model.job import UNREADABLE_COUNTERS, Claim, ErrorInfo, Progress
 from penstock.model.outcome import Ending, Outcome
+from penstock.once import OutcomeInvalid
 
 log = logging.getLogger("penstock.worker")
 
@@ -257,7 +258,7 @@ def _fate(error: BaseException) -> Fate | DurationInvalid:
     except DurationInvalid as invalid:
         return invalid
     match error:
-        case Bury() | ProgressInvalid():
+        case Bury() | ProgressInvalid() | OutcomeInvalid():
             return Fate(Ending.FAILED, verdict="bury")
         case Cancel():
             return Fate(Ending.CANCELLED, "cancelled")

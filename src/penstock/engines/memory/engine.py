@@ -104,13 +104,15 @@ class MemoryEngine:
             schedulings = self._store.schedulings
             self._changed.wait_for(lambda: self._has_stirred(subject, since, schedulings), timeout_s)
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
         with self._step() as store:
             return ledger.begin(store, id, fence, (scope, key), keep_ms)
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
         with self._step() as store:
-            ledger.record(store, id, fence, (scope, key), value)
+            if id is None or fence is None:
+                return ledger.correct(store, (scope, key), value)
+            return ledger.record(store, id, fence, (scope, key), value)
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         with self._step() as store:

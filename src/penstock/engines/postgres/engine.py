@@ -251,13 +251,17 @@ class PostgresEngine:
                 if not ear.listens and time.monotonic() > until - left_s + pause_s:
                     return
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
         return self.store.step(
             lambda session: ledger.begin(session, id, fence, (scope, key), keep_ms, self._now(session).wall_ms)
         )
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
-        self.store.step(lambda session: ledger.record(session, id, fence, (scope, key), value))
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
+        if id is None or fence is None:
+            return self.store.step(
+                lambda session: ledger.correct(session, (scope, key), value, self._now(session).wall_ms)
+            )
+        return self.store.step(lambda session: ledger.record(session, id, fence, (scope, key), value))
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         return self.store.step(lambda session: tuple(note.id for note in notes if not ledger.note(session, note)))

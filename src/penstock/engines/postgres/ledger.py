@@ -10,11 +10,12 @@ from penstock.model.job import Fence, JobId, LedgerEntry
 from penstock.model.log import LOGS_KEPT, kept_text
 
 
-def begin(session: Session, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int, now_ms: int) -> Begun:
+def begin(session: Session, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int | None, now_ms: int) -> Begun:
     """Let the first come begin; the same claim asking again is still the first, so a lost reply does no harm."""
     _check_fence(session, id, fence)
     key = digest(*at)
-    if session.do("ledger_begin", key, id, fence.number, fence.token, now_ms + keep_ms, now_ms):
+    until_ms = None if keep_ms is None else now_ms + keep_ms
+    if session.do("ledger_begin", key, id, fence.number, fence.token, until_ms, now_ms):
         return Begun(first=True)
     by, number, token, value, _ = session.rows("ledger_entry", key)[0]
     if value is None and (by, number, token) == (id, fence.number, fence.token):
@@ -22,10 +23,22 @@ def begin(session: Session, id: JobId, fence: Fence, at: tuple[str, str], keep_m
     return Begun(first=False, by=JobId(by), value=value)
 
 
-def record(session: Session, id: JobId, fence: Fence, at: tuple[str, str], value: bytes) -> None:
+def record(session: Session, id: JobId, fence: Fence, at: tuple[str, str], value: bytes | None) -> bool:
     """Write what a side effect gave; it is kept as long as `begin` said, else as long as the job."""
     _check_fence(session, id, fence)
-    session.do("ledger_record", digest(*at), id, fence.number, fence.token, value)
+    if value is None:
+        session.do("ledger_take_back", digest(*at), id)
+    else:
+        session.do("ledger_record", digest(*at), id, fence.number, fence.token, value)
+    return True
+
+
+def correct(session: Session, at: tuple[str, str], value: bytes | None, now_ms: int) -> bool:
+    """Write what a person knows of a side effect that was begun."""
+    key = digest(*at)
+    if value is None:
+        return bool(session.do("ledger_drop", key, now_ms))
+    return bool(session.do("ledger_correct", value, key, now_ms))
 
 
 def settle_entry(session: Session, id: JobId, fence: Fence, entry: LedgerEntry) -> None:

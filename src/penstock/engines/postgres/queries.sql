@@ -470,6 +470,15 @@ INSERT INTO penstock.ledger AS l (digest, id, number, token, value) VALUES (%s, 
 ON CONFLICT (digest) DO UPDATE SET id = excluded.id, number = excluded.number, token = excluded.token,
     value = excluded.value
 
+-- name: ledger_take_back
+DELETE FROM penstock.ledger WHERE digest = %s AND id = %s AND value IS NULL
+
+-- name: ledger_drop
+DELETE FROM penstock.ledger WHERE digest = %s AND (until_ms IS NULL OR until_ms > %s)
+
+-- name: ledger_correct
+UPDATE penstock.ledger SET value = %s WHERE digest = %s AND (until_ms IS NULL OR until_ms > %s)
+
 -- name: ledger_settle
 INSERT INTO penstock.ledger AS l (digest, id, number, token, value) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (digest) DO UPDATE SET id = excluded.id, number = excluded.number, token = excluded.token,

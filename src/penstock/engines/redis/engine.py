@@ -262,17 +262,22 @@ class RedisEngine:
         over, *numbers = self._run("ended", jobs)
         return over == 1, dict(zip(("work", "done", "due", "steer"), map(int, numbers), strict=True))
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
-        told = self._run("begin", [id, fence_text(fence), ledger_field(scope, key), keep_ms])
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
+        kept = "" if keep_ms is None else keep_ms
+        told = self._run("begin", [id, fence_text(fence), ledger_field(scope, key), kept])
         if told is None:
             raise LeaseLost(f"that held job {id} with fence {fence}")
         if told[0] == 1:
             return Begun(first=True)
         return Begun(first=False, by=JobId(told[1].decode()), value=told[2][1:] if told[2] else None)
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
-        if self._run("record", [id, fence_text(fence), ledger_field(scope, key), value]) is None:
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
+        by_hand = id is None or fence is None
+        held: tuple[Argument, ...] = ("", "") if id is None or fence is None else (id, fence_text(fence))
+        told = self._run("record", [*held, ledger_field(scope, key), *(() if value is None else (value,))])
+        if told is None and not by_hand:
             raise LeaseLost(f"that held job {id} with fence {fence}")
+        return bool(told)
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         arguments: list[Argument] = [LOG_BYTES_KEPT, LOGS_KEPT]

@@ -160,11 +160,13 @@ class SqliteEngine:
         finally:
             self._ears.give_back(ear)
 
-    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int) -> Begun:
+    def begin(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> Begun:
         return self._finish(lambda step: ledger.begin(step, id, fence, (scope, key), keep_ms))
 
-    def record(self, id: JobId, fence: Fence, scope: str, key: str, value: bytes) -> None:
-        self._finish(lambda step: ledger.record(step, id, fence, (scope, key), value))
+    def record(self, id: JobId | None, fence: Fence | None, scope: str, key: str, value: bytes | None) -> bool:
+        if id is None or fence is None:
+            return self._finish(lambda step: ledger.correct(step, (scope, key), value))
+        return self._finish(lambda step: ledger.record(step, id, fence, (scope, key), value))
 
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         return self._finish(lambda step: tuple(note.id for note in notes if not ledger.note(step, note)))

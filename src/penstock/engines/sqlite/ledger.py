@@ -10,23 +10,40 @@ from penstock.model.job import Fence, JobId
 from penstock.model.log import LOGS_KEPT, kept_text
 
 
-def begin(step: Step, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int) -> Begun:
+def begin(step: Step, id: JobId, fence: Fence, at: tuple[str, str], keep_ms: int | None) -> Begun:
     """Let the first come begin; the same claim asking again is still the first, so a lost reply does no harm."""
     _check_fence(step, id, fence)
     row = step.db.execute(SQL["ledger_entry"], at).fetchone()
     if row is None or (row[4] is not None and row[4] <= step.now_ms):
-        step.db.execute(SQL["set_entry"], (*at, id, fence.number, fence.token, None, step.now_ms + keep_ms))
+        until_ms = None if keep_ms is None else step.now_ms + keep_ms
+        step.db.execute(SQL["set_entry"], (*at, id, fence.number, fence.token, None, until_ms))
         return Begun(first=True)
     if row[3] is None and row[:3] == (id, fence.number, fence.token):
         return Begun(first=True)
     return Begun(first=False, by=JobId(row[0]), value=row[3])
 
 
-def record(step: Step, id: JobId, fence: Fence, at: tuple[str, str], value: bytes) -> None:
+def record(step: Step, id: JobId, fence: Fence, at: tuple[str, str], value: bytes | None) -> bool:
     """Write what a side effect gave; it is kept as long as `begin` said, else as long as the job."""
     _check_fence(step, id, fence)
+    if value is None:
+        step.db.execute(SQL["take_back_entry"], (*at, id))
+        return True
     row = step.db.execute(SQL["ledger_entry"], at).fetchone()
     step.db.execute(SQL["set_entry"], (*at, id, fence.number, fence.token, value, row[4] if row else None))
+    return True
+
+
+def correct(step: Step, at: tuple[str, str], value: bytes | None) -> bool:
+    """Write what a person knows of a side effect that was begun."""
+    row = step.db.execute(SQL["ledger_entry"], at).fetchone()
+    if row is None or (row[4] is not None and row[4] <= step.now_ms):
+        return False
+    if value is None:
+        step.db.execute(SQL["drop_entry"], at)
+    else:
+        step.db.execute(SQL["set_entry"], (*at, *row[:3], value, row[4]))
+    return True
 
 
 def note(step: Step, note: Note) -> bool:

@@ -486,3 +486,9 @@ SELECT id, number, token, value, until_ms FROM ledger WHERE scope = ? AND key = 
 
 -- name: set_entry
 INSERT OR REPLACE INTO ledger (scope, key, id, number, token, value, until_ms) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: take_back_entry
+DELETE FROM ledger WHERE scope = ? AND key = ? AND id = ? AND value IS NULL
+
+-- name: drop_entry
+DELETE FROM ledger WHERE scope = ? AND key = ?

@@ -225,13 +225,21 @@ class Rivals(RuleBasedStateMachine):
         self.both(lambda side: side.engine.note([Note(name[0], side.fence(name), progress, text) for name in names]))
 
     @precondition(lambda self: self.held and "ledger" in self.tested.engine.capabilities)
-    @rule(pick=st.integers(0, 99), key=st.sampled_from(["x", "y"]), value=st.none() | st.just(b"1"))
-    def use_the_ledger(self, pick: int, key: str, value: bytes | None) -> None:
+    @rule(
+        pick=st.integers(0, 99),
+        key=st.sampled_from(["x", "y"]),
+        keep_ms=st.sampled_from([None, 3000]),
+        value=st.sampled_from([None, b"1"]),
+        does=st.sampled_from(["begin", "begin", "record", "correct"]),
+    )
+    def use_the_ledger(self, pick: int, key: str, keep_ms: int | None, value: bytes | None, does: str) -> None:
         name = self._pick([*self.past, *self.held], pick)
-        if value is None:
-            self.both(lambda side: side.engine.begin(name[0], side.fence(name), "scope", key, 3000))
-        else:
+        if does == "begin":
+            self.both(lambda side: side.engine.begin(name[0], side.fence(name), "scope", key, keep_ms))
+        elif does == "record":
             self.both(lambda side: side.engine.record(name[0], side.fence(name), "scope", key, value))
+        else:
+            self.both(lambda side: side.engine.record(None, None, "scope", key, value))
 
     # -- time, and hands ----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from penstock.model.errors import LeaseLost
 from penstock.model.job import Fence, JobId, Progress
 from penstock.model.log import LOG_BYTES_KEPT, LOGS_KEPT
 from penstock.model.outcome import Ending
-from penstock.testing.conformance.trial import Conformance, Trial, new_job
+from penstock.model.retry import Policy
+from penstock.testing.conformance.trial import P1, Conformance, Trial, new_job
 
 
 class Noting(Conformance):
@@ -111,6 +112,55 @@ class Remembering(Conformance):
         trial.engine.begin(first.id, first.fence, "mail", "7", 1000)
         trial.clock.turn(1000)
         assert trial.engine.begin(second.id, second.fence, "mail", "7", 1000).first
+
+    def test_entry_without_a_time_lives_as_long_as_its_job(self, trial: Trial) -> None:
+        claim = trial.run(policy=Policy(keep_ms=1000))
+        trial.engine.begin(claim.id, claim.fence, "step", "x", None)
+        trial.engine.record(claim.id, claim.fence, "step", "x", b"1")
+        trial.clock.turn(100_000_000)
+        trial.enrol(P1)
+        other = trial.run()
+        assert trial.engine.begin(other.id, other.fence, "step", "x", None).value == b"1"
+        trial.end(claim)
+        trial.clock.turn(1000)
+        assert trial.tend().pruned == 1
+        assert trial.engine.begin(other.id, other.fence, "step", "x", None).first
+
+    def test_what_was_begun_and_did_not_happen_is_taken_back(self, trial: Trial) -> None:
+        trial.add_all(new_job(), new_job())
+        first, second = trial.claim()
+        assert trial.engine.begin(first.id, first.fence, "mail", "7", 1000).first
+        assert trial.engine.record(first.id, first.fence, "mail", "7", None)
+        assert trial.engine.begin(second.id, second.fence, "mail", "7", 1000).first
+
+    def test_neither_what_happened_nor_what_another_job_began_is_taken_back(self, trial: Trial) -> None:
+        trial.add_all(new_job(), new_job())
+        first, second = trial.claim()
+        trial.engine.begin(first.id, first.fence, "mail", "7", 1000)
+        trial.engine.record(second.id, second.fence, "mail", "7", None)
+        assert trial.engine.begin(second.id, second.fence, "mail", "7", 1000) == Begun(first=False, by=first.id)
+        trial.engine.record(first.id, first.fence, "mail", "7", b"1")
+        trial.engine.record(first.id, first.fence, "mail", "7", None)
+        assert trial.engine.begin(second.id, second.fence, "mail", "7", 1000).value == b"1"
+
+    def test_a_person_says_what_nobody_else_knows(self, trial: Trial) -> None:
+        trial.add_all(new_job(), new_job())
+        first, second = trial.claim()
+        for key in ("done", "not"):
+            trial.engine.begin(first.id, first.fence, "mail", key, 1000)
+        assert trial.engine.record(None, None, "mail", "done", b'"sent"')
+        assert trial.engine.record(None, None, "mail", "not", None)
+        told = [trial.engine.begin(second.id, second.fence, "mail", key, 1000) for key in ("done", "not")]
+        assert told == [Begun(first=False, by=first.id, value=b'"sent"'), Begun(first=True)]
+
+    def test_a_person_corrects_only_what_is_there(self, trial: Trial) -> None:
+        claim = trial.run()
+        trial.engine.begin(claim.id, claim.fence, "mail", "7", 1000)
+        trial.clock.turn(1000)
+        for value in (b"1", None):
+            assert not trial.engine.record(None, None, "mail", "7", value)
+            assert not trial.engine.record(None, None, "mail", "never", value)
+        assert trial.engine.begin(claim.id, claim.fence, "mail", "7", 1000).first
 
     def test_stale_fence_writes_nothing(self, trial: Trial) -> None:
         claim = trial.run()
