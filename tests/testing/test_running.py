@@ -1,11 +1,12 @@
 """What an application's own tests stand on: its tasks run in the test, over a store whose clock the test turns."""
 
+import errno
 import sys
 from typing import Any
 
 import pytest
 
-from penstock import Penstock, Retry, Snooze, State, current_job
+from penstock import Penstock, Retry, Snooze, State, WorkerUnfit, current_job
 from penstock.engine import Engine
 from penstock.testing import TurnedClock, memory_engine, run_jobs
 
@@ -102,6 +103,18 @@ def test_jobs_that_enqueue_each_other_are_run_up_to_the_limit_and_know_their_par
     children = app.find()
     assert len(children) == 6
     assert {child.details.parent_job for child in children} >= {None, first.id}
+
+
+@pytest.mark.parametrize("error", [WorkerUnfit("no GPU"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_job_that_finds_its_worker_unfit_ends_the_run(app: Penstock, error: BaseException) -> None:
+    @app.task(name="shop.render")
+    def render() -> None:
+        raise error
+
+    jobs = [render.enqueue(), render.enqueue()]
+    assert run_jobs(app) == 1
+    assert [job.state() for job in jobs] == [State.READY, State.READY]
+    assert jobs[0].info().counters.failures == 0
 
 
 def test_what_ends_the_program_ends_the_test(app: Penstock) -> None:

@@ -143,13 +143,20 @@ def test_a_job_that_passes_by_waits_a_moment_for_another_worker() -> None:
 
 
 @pytest.fixture
-def told() -> "queue.SimpleQueue[str | None]":
-    return queue.SimpleQueue()
+def told() -> Iterator["queue.SimpleQueue[str | None]"]:
+    yield queue.SimpleQueue()
+    for made in _MADE:
+        made.end()
+    _MADE.clear()
+
+
+_MADE: list[Fitness] = []
 
 
 def fitness(told: "queue.SimpleQueue[str | None]", period_s: float = 0.01, **checks: Callable[[], Any]) -> Fitness:
     found = {name: Check(function, 0.05) for name, function in checks.items()}
-    return Fitness(found, period_s, told.put)
+    _MADE.append(Fitness(found, period_s, told.put))
+    return _MADE[-1]
 
 
 def test_a_process_without_checks_is_fit(told: "queue.SimpleQueue[str | None]") -> None:

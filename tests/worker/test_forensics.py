@@ -29,7 +29,7 @@ def test_peak_of_a_process_is_its_own_although_it_was_started_by_a_large_one() -
 
 
 def test_peak_is_what_was_seen_last_and_falls_no_more() -> None:
-    program = "import sys; b'x' * 100_000_000; print(); sys.stdin.read()"
+    program = "import sys; b'x' * 100_000_000; print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         gauge = Gauge(process.pid)
         assert process.stdout is not None

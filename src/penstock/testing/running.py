@@ -12,7 +12,7 @@ from penstock.model.job import Claim, ProcessId, Progress
 from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.task import new_id
-from penstock.worker.execution import Attempt, explain, prepare, succeed
+from penstock.worker.execution import Attempt, explain, found_unfit, prepare, succeed
 from penstock.worker.relay import carry
 
 __all__ = ["run_jobs"]
@@ -28,7 +28,7 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
     runner, the function is called here: nothing interrupts it at its timeout, and a crash ends the test. Jobs that come
     while it runs are run too; one that waits for a retry is run when its time has come, so turn the clock and call
     again; it waits the longest its backoff allows, without the luck of the jitter. Jobs of commands stay where they
-    are. What waits in the outbox, if there is one, is fetched first.
+    are. What waits in the outbox, if there is one, is fetched first. A job that finds its worker unfit ends the run.
 
     Args:
         limit: most attempts; keeps jobs that enqueue each other from going on for ever.
@@ -53,8 +53,11 @@ def run_jobs(app: Penstock, *, limit: int = 1000) -> int:
         claims = app.engine.exchange(process, 2 * attempts + 1, (), want).claims
         if not claims:
             return attempts
-        change = settle(claims[0], _run(app, claims[0]), _LUCK)
+        outcome = _run(app, claims[0])
+        change = settle(claims[0], outcome, _LUCK)
         app.engine.exchange(process, 2 * attempts + 2, (change,), None)
+        if found_unfit(outcome) is not None:
+            return attempts + 1
     return limit
 
 

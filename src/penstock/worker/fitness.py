@@ -35,6 +35,7 @@ class Fitness:
         self._asked: tuple[str, float] | None = None
         self._not_before = 0.0
         self._called = threading.Event()
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -46,6 +47,11 @@ class Fitness:
         if self._checks:
             self._called.set()
             self._start()
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._ended = True
+        self._called.set()
 
     def call_unfit(self, reason: str) -> None:
         """Take the word of a job for it; the checks say when it is over, but not before two periods have passed."""
@@ -70,7 +76,7 @@ class Fitness:
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             self._called.wait(self._pause_s())
             self._called.clear()
             reason = self._ask_all()

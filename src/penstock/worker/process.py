@@ -279,6 +279,8 @@ class Process:
 
     def _finish(self, status: int) -> None:
         self._status = status
+        if self._fitness is not None:
+            self._fitness.end()
         self._ended.set()
         self._spawner.wake()
 
