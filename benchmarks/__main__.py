@@ -84,7 +84,9 @@ def _run(store: str, asked: argparse.Namespace, console: Console) -> None:
     facts |= bench.facts
     report.print_facts(console, bench.facts)
     whole = not (asked.quick or asked.only or asked.scale != 1)
-    out = asked.out or (RESULTS if whole else PARTIAL)
+    out = asked.out or (RESULTS if whole or asked.add else PARTIAL)
+    if asked.add:
+        facts, figures = report.added_to(out / f"{store}.json", facts, figures)
     report.write_json(out / f"{store}.json", report.as_document(facts, figures))
     plot.draw(out / f"{store}.png", facts, figures)
     report.print_end(console, figures, f"{short(out)}/{store}.{{json,png}}")
@@ -104,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of jobs (default: 1)")
     parser.add_argument("--horizon", type=float, metavar="S", help="how long a long transaction is open (default: 600)")
     parser.add_argument("--folder", type=Path, help="where the stores stand meanwhile; a real disk")
+    parser.add_argument(
+        "--add", action="store_true", help="with --only: put what is measured among the results of the last whole run"
+    )
     parser.add_argument(
         "--out",
         type=Path,

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Figure", "Goal", "at_least", "at_most", "interleaved", "percentile", "ratios"]
 
@@ -47,6 +48,20 @@ class Figure:
     value: float
     goal: Goal | None = None
     note: str = ""
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "Figure":
+        """Read what `as_json` wrote."""
+        goal = written["goal"]
+        return cls(
+            written["key"],
+            written["title"],
+            written["unit"],
+            tuple(written["samples"]),
+            written["value"],
+            None if goal is None else Goal(goal["value"], goal["rises"], written["goal_source"]),
+            written["note"],
+        )
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.figures import Figure
 
-__all__ = ["as_document", "print_end", "print_facts", "print_figures", "shown", "write_json"]
+__all__ = ["added_to", "as_document", "print_end", "print_facts", "print_figures", "shown", "write_json"]
 
 _MET = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
@@ -60,6 +60,17 @@ def as_document(facts: Mapping[str, object], figures: Sequence[Figure]) -> dict[
     """Give everything that was found out, as one JSON document."""
     missed = [figure.key for figure in figures if figure.is_met is False]
     return {"facts": dict(facts), "missed": missed, "figures": [figure.as_json() for figure in figures]}
+
+
+def added_to(
+    file: Path, facts: Mapping[str, object], figures: Sequence[Figure]
+) -> tuple[dict[str, object], list[Figure]]:
+    """Put figures in place of those of the same themes in a document, which says when that was."""
+    document = json.loads(file.read_text())
+    themes = {figure.key.partition(".")[0] for figure in figures}
+    kept = [Figure.from_json(one) for one in document["figures"] if one["key"].partition(".")[0] not in themes]
+    dates = document["facts"].get("added", {}) | dict.fromkeys(sorted(themes), facts["date"])
+    return document["facts"] | {"added": dates}, [*kept, *figures]
 
 
 def write_json(file: Path, document: Mapping[str, object]) -> None:

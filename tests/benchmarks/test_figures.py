@@ -1,8 +1,11 @@
 """What the benchmarks make of their samples."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks.figures import Figure, Goal, at_least, at_most, interleaved, percentile, ratios
+from benchmarks.report import added_to, as_document, write_json
 
 
 def test_value_of_a_figure_is_the_median_of_its_rounds() -> None:
@@ -50,3 +53,13 @@ def test_percentile_is_the_smallest_sample_that_covers_the_share(share: float, e
 
 def test_percentile_of_few_samples_is_the_largest_rather_than_a_guess() -> None:
     assert percentile([1.0, 2.0, 3.0], 0.99) == 3.0
+
+
+def test_figures_are_put_in_place_of_those_of_their_theme_and_say_when(tmp_path: Path) -> None:
+    file = tmp_path / "sqlite.json"
+    old = [Figure.of("drain.a", "a", "jobs/s", [1.0], goal=at_least(2)), Figure.of("latency.b", "b", "ms", [9.0])]
+    write_json(file, as_document({"date": "2026-01-01", "store": "sqlite"}, old))
+    new = [Figure.of("latency.c", "c", "ms", [3.0])]
+    facts, figures = added_to(file, {"date": "2026-02-02"}, new)
+    assert facts == {"date": "2026-01-01", "store": "sqlite", "added": {"latency": "2026-02-02"}}
+    assert figures == [old[0], new[0]]
