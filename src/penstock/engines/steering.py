@@ -27,9 +27,6 @@ def may_alter(state: State, alteration: Alteration) -> bool:
     return (state, _CAUSES[type(alteration)]) in TRANSITIONS
 
 
-NOT_TAKEN_OVER = "no fallback took it over"
-
-
 class Place(NamedTuple):
     """Where a job that is brought back goes on: under which task, in which queue, at which stage."""
 
@@ -38,21 +35,20 @@ class Place(NamedTuple):
     stage: int
 
 
-def returning(alteration: Alteration, now: Place, details: Details) -> tuple[Place, Details] | None:
-    """Give where a job goes on that is brought back, and its details then; None if it cannot be upgraded."""
-    if not isinstance(alteration, Upgrade):
-        return now, details
-    if details.home is None:
-        return None
-    return Place(details.home.task, details.home.queue, 0), replace(details, home=None)
+def refused_upgrade(alteration: Alteration, details: Details) -> str | None:
+    """Say why a job cannot be upgraded, None if it can, or if that is not what is asked."""
+    return "no fallback took it over" if isinstance(alteration, Upgrade) and details.home is None else None
 
 
-def returning_job(alteration: Alteration, job: Job) -> Job | None:
+def returning(alteration: Alteration, now: Place, details: Details) -> tuple[Place, Details]:
+    """Give where a job goes on that is brought back, and its details then."""
+    home = details.home if isinstance(alteration, Upgrade) else None
+    return (now, details) if home is None else (Place(home.task, home.queue, 0), replace(details, home=None))
+
+
+def returning_job(alteration: Alteration, job: Job) -> Job:
     """Do the same with a whole job, which is without a result then."""
-    found = returning(alteration, Place(job.task, job.queue, job.stage), job.details)
-    if found is None:
-        return None
-    place, details = found
+    place, details = returning(alteration, Place(job.task, job.queue, job.stage), job.details)
     return replace(
         job, task=place.task, queue=place.queue, stage=place.stage, details=details, result=None, degraded=None
     )

@@ -88,10 +88,10 @@ def _backoff_ms(policy: Policy, failures: int, luck: float) -> int:
 def _crashed(claim: Claim, outcome: Outcome) -> Change:
     counters = _started(claim)
     counters = replace(counters, crashes=counters.crashes + 1)
-    if outcome.cancel_requested and counters.crashes < max(1, claim.terms.max_crashes):
-        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
     if counters.crashes >= max(1, claim.terms.max_crashes):
         return _give_up(claim, outcome, counters)
+    if outcome.cancel_requested:
+        return _end(claim, outcome, Cause.CANCEL, State.CANCELLED, counters)
     return _again(claim, outcome, Cause.CRASH, counters, 0)
 
 

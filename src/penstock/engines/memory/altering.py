@@ -8,10 +8,10 @@ from penstock.engine import Alteration, Altered, Bury, Cancel, Delete, Edit, Kic
 from penstock.engines.checks import refusal
 from penstock.engines.memory.store import Store, with_error
 from penstock.engines.steering import (
-    NOT_TAKEN_OVER,
     edited_job,
     lifted_ms,
     may_alter,
+    refused_upgrade,
     rescheduled_ms,
     returning_job,
 )
@@ -45,8 +45,8 @@ def _ask_to_stop(store: Store, job: Job) -> None:
 
 def _refused_return(store: Store, job: Job, alteration: Alteration) -> str | None:
     """Refuse to upgrade what no fallback had, and to bring a job back while another holds the key that it held."""
-    if isinstance(alteration, Upgrade) and job.details.home is None:
-        return NOT_TAKEN_OVER
+    if (refused := refused_upgrade(alteration, job.details)) is not None:
+        return refused
     unique = job.details.unique
     returns = job.state.is_final and isinstance(alteration, Kick | Edit | Upgrade)
     if not returns or unique is None or unique.until != "ended":
@@ -60,7 +60,7 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
         case Cancel():
             store.end(job, State.CANCELLED)
         case Kick() | Upgrade():
-            _bring_back(store, job, returning_job(alteration, job) or job, now)
+            _bring_back(store, job, returning_job(alteration, job), now)
         case Edit() if job.state.is_final:
             _bring_back(store, job, edited_job(job, alteration), now)
         case Edit():

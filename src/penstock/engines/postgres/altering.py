@@ -15,11 +15,11 @@ from penstock.engines.postgres.catalog import Catalog, LineKey
 from penstock.engines.postgres.exchanging import error_out
 from penstock.engines.postgres.store import Row, Session, flat
 from penstock.engines.steering import (
-    NOT_TAKEN_OVER,
     Place,
     edited,
     lifted_ms,
     may_alter,
+    refused_upgrade,
     rescheduled_ms,
     returning,
 )
@@ -101,7 +101,8 @@ class Altering:
             return Altered(id, state, state, refusal(state))
         refused = None
         if cold is not None and isinstance(self._alteration, Kick | Edit | Upgrade):
-            refused = self._refused_return(id, cold)
+            details = details_in(cold[3])
+            refused = refused_upgrade(self._alteration, details) or self._hold_key(id, details)
         return Altered(id, state, state if refused else self._after(state), refused)
 
     def _after(self, state: State) -> State | None:
@@ -118,15 +119,6 @@ class Altering:
                 return state
             case _:
                 return State.READY
-
-    def _refused_return(self, id: JobId, cold: Row) -> str | None:
-        if self._returning(cold) is None:
-            return NOT_TAKEN_OVER
-        return self._hold_key(id, details_in(cold[3]))
-
-    def _returning(self, cold: Row) -> tuple[Place, Details] | None:
-        key = self._catalog.line_keys({cold[1]})[cold[1]]
-        return returning(self._alteration, Place(key.task, key.queue, cold[8]), details_in(cold[3]))
 
     def _hold_key(self, id: JobId, details: Details) -> str | None:
         """Let a job that comes back hold the key that it held until it ended, or say who holds it now."""
@@ -217,11 +209,9 @@ class Altering:
 
     def _revive(self, row: Row) -> None:
         """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
-        going_on = self._returning(row)
-        if going_on is None:  # it was refused
-            return
-        place, details = going_on
-        id, line, state, _, stored_counters, stored_envelope, stored_crc, expires_ms, _ = row
+        id, line, state, stored_details, stored_counters, stored_envelope, stored_crc, expires_ms, stage = row
+        key = self._catalog.line_keys({line})[line]
+        place, details = returning(self._alteration, Place(key.task, key.queue, stage), details_in(stored_details))
         edit = self._alteration if isinstance(self._alteration, Edit) else Edit()
         counters = counters_in(stored_counters).forgiven()
         details, envelope, crc = edited(details, stored_envelope, stored_crc, edit)

@@ -19,10 +19,10 @@ from penstock.engines.redis.packing import (
     rewritten,
 )
 from penstock.engines.steering import (
-    NOT_TAKEN_OVER,
     edited_job,
     lifted_ms,
     may_alter,
+    refused_upgrade,
     rescheduled_ms,
     returning_job,
 )
@@ -96,8 +96,9 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
         case Cancel():
             return State.CANCELLED, ("end", NUMBERS[State.CANCELLED], b"")
         case Kick() | Upgrade():
-            going_on = returning_job(alteration, job)
-            return None if going_on is None else (State.READY, _back(seen, going_on, now_ms))
+            if refused_upgrade(alteration, job.details) is not None:
+                return None
+            return State.READY, _back(seen, returning_job(alteration, job), now_ms)
         case Edit() if job.state.is_final:
             return State.READY, _back(seen, edited_job(job, alteration), now_ms)
         case Edit():
@@ -115,10 +116,9 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
 
 
 def _refusal(seen: Seen | None, alteration: Alteration) -> str:
-    state = None if seen is None else seen.job.state
-    if isinstance(alteration, Upgrade) and state is not None and may_alter(state, alteration):
-        return NOT_TAKEN_OVER
-    return refusal(state)
+    if seen is None or not may_alter(seen.job.state, alteration):
+        return refusal(None if seen is None else seen.job.state)
+    return refused_upgrade(alteration, seen.job.details) or refusal(seen.job.state)
 
 
 def _back(seen: Seen, job: Job, now_ms: int) -> tuple[Argument, ...]:

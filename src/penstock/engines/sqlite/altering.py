@@ -10,11 +10,11 @@ from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import LaneKey, Step, numbers
 from penstock.engines.sqlite.tending import forget_ended
 from penstock.engines.steering import (
-    NOT_TAKEN_OVER,
     Place,
     edited,
     lifted_ms,
     may_alter,
+    refused_upgrade,
     rescheduled_ms,
     returning,
 )
@@ -141,11 +141,11 @@ def _alter_ended(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Al
         forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
         return Altered(id, state, None)
     details = details_in(row[4])
-    refused = _key_refusal(step, id, details)
+    refused = refused_upgrade(alteration, details) or _key_refusal(step, id, details)
+    if refused is not None:
+        return Altered(id, state, state, refused)
     key = step.lane_key(row[2])
     going_on = returning(alteration, Place(key.task, key.queue, row[10]), details)
-    if going_on is None or refused is not None:
-        return Altered(id, state, state, refused or NOT_TAKEN_OVER)
     _revive(step, row, alteration if isinstance(alteration, Edit) else Edit(), *going_on)
     return Altered(id, state, State.READY)
 
