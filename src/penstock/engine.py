@@ -504,6 +504,21 @@ class Engine(Protocol):
         """Store progress and log text of running jobs; answers the ids refused for a stale fence."""
         ...
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        """Give all shared values of a kind, by key.
+
+        They are what workers agree on beside the jobs, as that a dependency is out of order; a kind has few.
+        """
+        ...
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        """Change a shared value if it is still what the caller has seen; answers whether it was.
+
+        before: the value is `was`, None: there is none -> after: it is `value`, None: there is none. Kind and key are 1
+        to 200 characters, a value is at most 64 KiB; it stays until it is changed.
+        """
+        ...
+
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -572,6 +587,14 @@ class Engine(Protocol):
 
     def drain(self, workers: Sequence[str]) -> list[str]:
         """Ask workers to finish what they have and end; answers the ids that were known."""
+        ...
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        """Void the leases of workers now, whether they hear of it or not; answers the ids that were known.
+
+        before: workers with leases -> after: none; what they held is taken over as lost by the next `tend` of anyone,
+        and what they still deliver is refused. A worker that is alive starts anew with processes of new names.
+        """
         ...
 
     def close(self) -> None:

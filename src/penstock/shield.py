@@ -95,6 +95,14 @@ class Shielded:
         with shielded():
             return self._engine.note(notes)
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        with shielded():
+            return self._engine.shared(kind)
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        with shielded():
+            return self._engine.share(kind, key, value, was)
+
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
         with shielded():
             return self._engine.get(ids)
@@ -140,6 +148,10 @@ class Shielded:
     def drain(self, workers: Sequence[str]) -> list[str]:
         with shielded():
             return self._engine.drain(workers)
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        with shielded():
+            return self._engine.evict(workers)
 
     def close(self) -> None:
         with shielded():

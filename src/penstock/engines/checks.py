@@ -25,6 +25,8 @@ from penstock.model.retry import DEFAULT_POLICY, Policy
 from penstock.model.states import TRANSITIONS, State
 
 LONGEST_ID = 64
+_LONGEST_NAME = 200
+_LARGEST_SHARED = 64 * 1024
 _SOUGHT = {
     "queue": "name of a queue",
     "task": "name of a task",
@@ -186,6 +188,16 @@ def check_worker(worker: WorkerInfo, processes: Sequence[ProcessId]) -> None:
     """Refuse a worker or process whose id no store can keep."""
     check_text("id of a worker", worker.id)
     check_texts("id of a process", processes)
+
+
+def check_shared(kind: str, key: str | None = None, value: bytes | None = None) -> None:
+    """Refuse a shared value that no engine keeps: names of 1 to 200 characters without NUL, and at most 64 KiB."""
+    for name in (kind,) if key is None else (kind, key):
+        if not 1 <= len(name) <= _LONGEST_NAME or "\0" in name:
+            raise ValueError(f"{name!r} names no shared value; use 1 to {_LONGEST_NAME} characters without NUL.")
+        check_text("name of a shared value", name)
+    if value is not None and len(value) > _LARGEST_SHARED:
+        raise ValueError(f"The shared value {key!r} has {len(value):,} bytes; at most {_LARGEST_SHARED:,} are kept.")
 
 
 def check_texts(what: str, texts: Iterable[str]) -> None:

@@ -118,6 +118,22 @@ class MemoryEngine:
         with self._step() as store:
             return tuple(note.id for note in notes if not ledger.note(store, note))
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        checks.check_shared(kind)
+        with self._changed:
+            return {key: value for (found, key), value in self._store.shared.items() if found == kind}
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        checks.check_shared(kind, key, value)
+        with self._step() as store:
+            if store.shared.get((kind, key)) != was:
+                return False
+            if value is None:
+                store.shared.pop((kind, key), None)
+            else:
+                store.shared[kind, key] = value
+            return True
+
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -189,6 +205,11 @@ class MemoryEngine:
         checks.check_texts("id of a worker", workers)
         with self._step() as store:
             return leasing.drain(store, workers)
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
+        with self._step() as store:
+            return leasing.evict(store, workers)
 
     def close(self) -> None:
         """Do nothing: there is no connection, and the jobs stay."""

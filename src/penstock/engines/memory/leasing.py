@@ -69,13 +69,26 @@ def next_lapse_ms(store: Store, tender: ProcessId) -> int | None:
 
 def drain(store: Store, workers: Sequence[str]) -> list[str]:
     """Ask workers to end and give those that have a lease."""
-    present = {lease.worker for lease in store.leases.values() if not lease.void}
-    known = [id for id in workers if id in present]
+    known = _present(store, workers)
     for id in known:
         store.workers[id].drain = True
     for lease in store.leases.values():
         lease.news = lease.news or lease.worker in known
     return known
+
+
+def evict(store: Store, workers: Sequence[str]) -> list[str]:
+    """Void the leases of workers and give those that had one; their claims wait for a tender."""
+    known = _present(store, workers)
+    for lease in store.leases.values():
+        lease.void = lease.void or lease.worker in known
+    store.drop_empty_leases()
+    return known
+
+
+def _present(store: Store, workers: Sequence[str]) -> list[str]:
+    present = {lease.worker for lease in store.leases.values() if not lease.void}
+    return [id for id in workers if id in present]
 
 
 def _bury_process(store: Store, tender: ProcessId, death: Death) -> list[Taken]:

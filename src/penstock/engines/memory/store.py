@@ -117,6 +117,7 @@ class Store:
     clock: Clock
     max_ended: int
     jobs: dict[JobId, Job] = field(default_factory=dict)
+    shared: dict[tuple[str, str], bytes] = field(default_factory=dict)
     claims: dict[JobId, Held] = field(default_factory=dict)
     lanes: dict[Lane, list[Place]] = field(default_factory=dict)
     places: dict[JobId, tuple[Lane, Place]] = field(default_factory=dict)

@@ -266,6 +266,14 @@ class PostgresEngine:
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         return self.store.step(lambda session: tuple(note.id for note in notes if not ledger.note(session, note)))
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        checks.check_shared(kind)
+        return dict(self.store.rows("shared", kind))
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        checks.check_shared(kind, key, value)
+        return self.store.step(lambda session: ledger.share(session, kind, key, value, was))
+
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -330,6 +338,10 @@ class PostgresEngine:
     def drain(self, workers: Sequence[str]) -> list[str]:
         checks.check_texts("id of a worker", workers)
         return self.store.step(lambda session: leasing.drain(session, workers))
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
+        return self.store.step(lambda session: leasing.evict(session, workers))
 
     def close(self) -> None:
         self._check_process()

@@ -103,3 +103,15 @@ def drain(session: Session, workers: Sequence[str]) -> list[str]:
     session.do("steer_workers", wire.texts(found))
     session.rows("ring", 4)
     return found
+
+
+def evict(session: Session, workers: Sequence[str]) -> list[str]:
+    """Void the leases of workers; answers those that had one. Their claims wait for a tender."""
+    known: set[str] = set()
+    for id, worker in session.rows("processes_of", wire.texts(workers)):
+        session.rows("hold_process", id)
+        number, _ = session.rows("void_process", id)[0]
+        drop_if_empty(session, number)
+        known.add(worker)
+    session.rows("ring", 4)
+    return [id for id in workers if id in known]

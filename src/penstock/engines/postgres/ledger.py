@@ -1,4 +1,4 @@
-"""What a running job writes of itself: side effects, progress, log text."""
+"""What a running job writes of itself, side effects, progress, log text, and what workers share."""
 
 import msgspec
 
@@ -39,6 +39,17 @@ def correct(session: Session, at: tuple[str, str], value: bytes | None, now_ms: 
     if value is None:
         return bool(session.do("ledger_drop", key, now_ms))
     return bool(session.do("ledger_correct", value, key, now_ms))
+
+
+def share(session: Session, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+    """Change a shared value if it is still what the caller has seen."""
+    if value is None and was is None:
+        return session.row("shared_value", kind, key) is None
+    if was is None:
+        return bool(session.do("share_first", kind, key, value))
+    if value is None:
+        return bool(session.do("share_no_more", kind, key, was))
+    return bool(session.do("share_next", value, kind, key, was))
 
 
 def settle_entry(session: Session, id: JobId, fence: Fence, entry: LedgerEntry) -> None:

@@ -111,6 +111,9 @@ FROM penstock.processes p WHERE l.process = p.process AND NOT p.void AND p.id = 
 SELECT p.id, w.drain FROM penstock.processes p JOIN penstock.workers w ON w.worker = p.worker
 WHERE NOT p.void AND p.id = ANY (%s)
 
+-- name: processes_of
+SELECT id, worker FROM penstock.processes WHERE NOT void AND worker = ANY (%s) ORDER BY id
+
 -- name: void_process
 UPDATE penstock.processes SET void = true WHERE id = %s RETURNING process, id
 
@@ -483,6 +486,21 @@ UPDATE penstock.ledger SET value = %s WHERE digest = %s AND (until_ms IS NULL OR
 INSERT INTO penstock.ledger AS l (digest, id, number, token, value) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (digest) DO UPDATE SET id = excluded.id, number = excluded.number, token = excluded.token,
     value = excluded.value, until_ms = NULL
+
+-- name: shared
+SELECT key, value FROM penstock.shared WHERE kind = %s
+
+-- name: shared_value
+SELECT value FROM penstock.shared WHERE kind = %s AND key = %s
+
+-- name: share_first
+INSERT INTO penstock.shared (kind, key, value) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING
+
+-- name: share_next
+UPDATE penstock.shared SET value = %s WHERE kind = %s AND key = %s AND value = %s
+
+-- name: share_no_more
+DELETE FROM penstock.shared WHERE kind = %s AND key = %s AND value = %s
 
 -- Inspection -----------------------------------------------------------------------------------------------------------
 

@@ -287,6 +287,16 @@ class RedisEngine:
             arguments += (note.id, fence_text(note.fence), progress, log, note.attempt)
         return tuple(JobId(id.decode()) for id in self._run("note", arguments))
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        checks.check_shared(kind)
+        found = self._server.command("HGETALL", self._server.prefix + b"shared:" + kind.encode())
+        return {found[at].decode(): bytes(found[at + 1]) for at in range(0, len(found), 2)}
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        checks.check_shared(kind, key, value)
+        known = (b"" if one is None else b"1" + one for one in (value, was))
+        return bool(self._run("share", [kind, key, *known]))
+
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -364,6 +374,10 @@ class RedisEngine:
     def drain(self, workers: Sequence[str]) -> list[str]:
         checks.check_texts("id of a worker", workers)
         return [worker.decode() for worker in self._run("drain", workers)]
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
+        return [worker.decode() for worker in self._run("evict", workers)]
 
     def close(self) -> None:
         self._server.close()

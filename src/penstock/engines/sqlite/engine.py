@@ -171,6 +171,14 @@ class SqliteEngine:
     def note(self, notes: Sequence[Note]) -> tuple[JobId, ...]:
         return self._finish(lambda step: tuple(note.id for note in notes if not ledger.note(step, note)))
 
+    def shared(self, kind: str) -> dict[str, bytes]:
+        checks.check_shared(kind)
+        return dict(self._read(lambda db: db.execute(SQL["shared"], (kind,)).fetchall()))
+
+    def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+        checks.check_shared(kind, key, value)
+        return self._finish(lambda step: ledger.share(step, kind, key, value, was))
+
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def get(self, ids: Sequence[JobId]) -> list[Job | None]:
@@ -232,6 +240,10 @@ class SqliteEngine:
     def drain(self, workers: Sequence[str]) -> list[str]:
         checks.check_texts("id of a worker", workers)
         return self._finish(lambda step: leasing.drain(step, workers))
+
+    def evict(self, workers: Sequence[str]) -> list[str]:
+        checks.check_texts("id of a worker", workers)
+        return self._finish(lambda step: leasing.evict(step, workers))
 
     def close(self) -> None:
         _let_go(self._store, self._bell, self._ears)

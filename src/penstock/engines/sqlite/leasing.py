@@ -112,3 +112,14 @@ def drain(step: Step, workers: Sequence[str]) -> list[str]:
     step.db.executemany(SQL["steer_worker"], [(id,) for id in known])
     step.steer = True
     return known
+
+
+def evict(step: Step, workers: Sequence[str]) -> list[str]:
+    """Void the leases of workers; answers those that had one. Their claims wait for a tender."""
+    wanted = texts(workers)
+    present = step.db.execute(SQL["void_workers"], (wanted,)).fetchall()
+    for process, _ in present:
+        drop_if_empty(step, process)
+    step.steer = True
+    known = {worker for _, worker in present}
+    return [id for id in workers if id in known]

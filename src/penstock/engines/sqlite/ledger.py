@@ -1,4 +1,4 @@
-"""What a running job writes of itself: side effects, progress, log text."""
+"""What a running job writes of itself, side effects, progress, log text, and what workers share."""
 
 import msgspec
 
@@ -43,6 +43,18 @@ def correct(step: Step, at: tuple[str, str], value: bytes | None) -> bool:
         step.db.execute(SQL["drop_entry"], at)
     else:
         step.db.execute(SQL["set_entry"], (*at, *row[:3], value, row[4]))
+    return True
+
+
+def share(step: Step, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+    """Change a shared value if it is still what the caller has seen."""
+    row = step.db.execute(SQL["shared_value"], (kind, key)).fetchone()
+    if (row[0] if row else None) != was:
+        return False
+    if value is None:
+        step.db.execute(SQL["drop_shared"], (kind, key))
+    else:
+        step.db.execute(SQL["set_shared"], (kind, key, value))
     return True
 
 

@@ -466,6 +466,9 @@ WHERE worker = :worker AND EXISTS (SELECT 1 FROM processes WHERE worker = :worke
 -- name: steer_worker
 UPDATE processes SET steer = 1 WHERE worker = ?
 
+-- name: void_workers
+UPDATE processes SET void = 1 WHERE void = 0 AND worker IN (SELECT value FROM json_each(?)) RETURNING process, worker
+
 -- name: noted
 SELECT number FROM claims WHERE token = ? AND id = ?
 
@@ -492,3 +495,15 @@ DELETE FROM ledger WHERE scope = ? AND key = ? AND id = ? AND value IS NULL
 
 -- name: drop_entry
 DELETE FROM ledger WHERE scope = ? AND key = ?
+
+-- name: shared
+SELECT key, value FROM shared WHERE kind = ?
+
+-- name: shared_value
+SELECT value FROM shared WHERE kind = ? AND key = ?
+
+-- name: set_shared
+INSERT OR REPLACE INTO shared (kind, key, value) VALUES (?, ?, ?)
+
+-- name: drop_shared
+DELETE FROM shared WHERE kind = ? AND key = ?

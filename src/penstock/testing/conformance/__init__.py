@@ -19,6 +19,7 @@ from penstock.testing.conformance import (
     looking,
     noting,
     racing,
+    sharing,
     tending,
     transitions,
     within,
@@ -52,6 +53,7 @@ class EngineConformance:
     TestEnrolling = leasing.Enrolling
     TestRenewing = leasing.Renewing
     TestDying = leasing.Dying
+    TestEvicting = leasing.Evicting
     TestLapsing = leasing.Lapsing
     TestFallingDue = tending.FallingDue
     TestExpiring = tending.Expiring
@@ -70,6 +72,7 @@ class EngineConformance:
     TestQueues = altering.Queues
     TestNoting = noting.Noting
     TestRemembering = noting.Remembering
+    TestSharing = sharing.Sharing
     TestLooking = looking.Looking
     TestFinding = looking.Finding
     TestWaiting = looking.Waiting

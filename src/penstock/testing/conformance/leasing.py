@@ -150,6 +150,46 @@ class Dying(Conformance):
         assert trial.repeat().claims == (own,)
 
 
+class Evicting(Conformance):
+    def test_what_an_evicted_worker_held_is_lost_to_the_tender(self, trial: Trial) -> None:
+        trial.enrol(P2, worker="w2")
+        claim = trial.run(P2)
+        assert trial.engine.evict(["w2"]) == ["w2"]
+        [taken] = trial.tend().taken
+        assert (taken.claim.id, taken.fate, taken.previous) == (claim.id, "lost", P2)
+        with pytest.raises(LeaseLost):
+            trial.end(claim, process=P2)
+        assert trial.state(claim.id) is State.RUNNING
+
+    def test_evicted_worker_is_gone_at_once(self, trial: Trial) -> None:
+        trial.enrol(P2, P3, worker="w2")
+        trial.run(P2)
+        trial.engine.evict(["w2"])
+        assert [worker.info.id for worker in trial.engine.workers()] == ["w1"]
+        assert trial.engine.renew(P1, [P2, P3]).void == (P2, P3)
+        with pytest.raises(LeaseLost):
+            trial.exchange(process=P3)
+
+    def test_claims_of_an_evicted_worker_wait_for_a_tender_with_a_lease(self, trial: Trial) -> None:
+        trial.enrol(P2, worker="w2")
+        trial.run(P2)
+        trial.engine.evict(["w2"])
+        assert trial.engine.tend(ProcessId("stranger")).taken == ()
+        assert len(trial.tend().taken) == 1
+
+    def test_worker_that_was_evicted_works_on_under_new_names(self, trial: Trial) -> None:
+        trial.enrol(P2, worker="w2")
+        trial.engine.evict(["w2"])
+        trial.enrol(P3, worker="w2")
+        assert trial.run(P3).fence.number == 1
+
+    def test_only_workers_with_a_lease_are_evicted(self, trial: Trial) -> None:
+        trial.enrol(P2, worker="w2")
+        assert trial.engine.evict(["nobody", "w2", "w3"]) == ["w2"]
+        assert trial.engine.evict(["w2"]) == trial.engine.evict([]) == []
+        assert [worker.info.id for worker in trial.engine.workers()] == ["w1"]
+
+
 class Lapsing(Conformance):
     def test_lapsed_claims_are_lost_to_the_tender(self, trial: Trial) -> None:
         trial.enrol(P2, worker="w2")

@@ -241,6 +241,15 @@ class Rivals(RuleBasedStateMachine):
         else:
             self.both(lambda side: side.engine.record(None, None, "scope", key, value))
 
+    @rule(
+        key=st.sampled_from(["x", "y"]),
+        value=st.sampled_from([None, b"", b"1"]),
+        was=st.sampled_from([None, None, b"", b"1"]),
+    )
+    def share(self, key: str, value: bytes | None, was: bytes | None) -> None:
+        self.both(lambda side: side.engine.share("kind", key, value, was))
+        self.both(lambda side: side.engine.shared("kind"))
+
     # -- time, and hands ----------------------------------------------------------------------------------------------
 
     @rule(ms=st.sampled_from([1, 500, 999, 1000, 2000, 12_000]), jump_ms=st.sampled_from([0, 0, 0, 1000]))
@@ -283,6 +292,10 @@ class Rivals(RuleBasedStateMachine):
     ) -> None:
         self.both(lambda side: side.engine.alter_queue(name, paused=paused, max_jobs=max_jobs, unlimited=unlimited))
         self.both(lambda side: side.engine.drain(drained))
+
+    @rule(evicted=st.sampled_from([(), (), ("w0",), ("w1", "nobody")]))
+    def evict(self, evicted: tuple[str, ...]) -> None:
+        self.both(lambda side: side.engine.evict(evicted))
 
     # -- looks --------------------------------------------------------------------------------------------------------
 

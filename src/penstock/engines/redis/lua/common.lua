@@ -37,6 +37,7 @@
 -- uniques        hash    key -> until c1, time after which a window is over (`%d` and a blank), holder; windows: zset
 -- idem           hash    idempotency key -> id
 -- ledger         hash    entry -> MessagePack [by, fence, until, value]; ledger_until: zset; ledger_of:ID: set
+-- shared:KIND    hash    key -> value that workers agree on
 -- paused, bounds         set of queues; hash queue -> most unfinished jobs
 -- workers        hash    worker -> MessagePack [info, enrolled, lease_ms]; draining: set of workers
 -- processes      hash    process -> `number worker`; void: the same of processes whose lease is void; deaths: void
