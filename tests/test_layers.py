@@ -21,6 +21,8 @@ CLIENT = (
     *("client", "registration", "queues", "access", "task", "options", "checks", "signature", "expectation"),
     *(
         "handle",
+        "dependencies",
+        "records",
         "fallbacks",
         "fitness",
         "once",

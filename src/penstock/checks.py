@@ -13,7 +13,7 @@ from msgspec import Struct
 from penstock.handle import JobHandle
 from penstock.model.durations import LONGEST_S, Duration, milliseconds, seconds
 from penstock.model.errors import JobNotFound, TaskInvalid
-from penstock.model.failures import CLASSES, is_failure_class
+from penstock.model.failures import CLASSES, is_dependency, is_failure_class
 from penstock.model.job import HIGHEST_PRIORITY, LOWEST_PRIORITY, QUEUE_NAME, QUEUE_NAME_IN_WORDS, Job, JobId, Unique
 from penstock.model.retry import DEFAULT_BACKOFF, Backoff, Exponential, Fixed, Linear, Table
 from penstock.model.states import State
@@ -157,6 +157,23 @@ def check_tags(tags: Sequence[str]) -> tuple[str, ...]:
         if not is_text(tag):
             raise TaskInvalid(f"tags hold {tag!r}, which is no tag; give texts that are not empty, in valid Unicode.")
     return tuple(tags)
+
+
+def check_dependency(name: object) -> str:
+    if is_text(name) and is_dependency(name):
+        return name
+    raise TaskInvalid(
+        f"{name!r} is no name of a dependency; use 1 to 100 characters, as 'smtp' for what is classified as "
+        "'dependency:smtp'."
+    )
+
+
+def check_dependencies(names: object) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return (check_dependency(names),)
+    if not isinstance(names, Iterable):
+        raise TaskInvalid(f"depends_on={names!r} is no name and no list of names, as in ['smtp'].")
+    return tuple(dict.fromkeys(check_dependency(name) for name in names))
 
 
 def check_key(option: str, key: Any) -> str | None:

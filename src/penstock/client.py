@@ -15,6 +15,7 @@ from penstock.checks import (
     AnyJobs,
     check_args,
     check_count,
+    check_dependency,
     check_id,
     check_ids,
     check_kwargs,
@@ -25,6 +26,8 @@ from penstock.checks import (
     check_states,
     check_text,
 )
+from penstock.dependencies import Dependency, read_breakers
+from penstock.dependencies import read_terms as read_breaker_terms
 from penstock.engine import (
     MOST_AT_ONCE,
     Alteration,
@@ -42,6 +45,8 @@ from penstock.engine import (
 )
 from penstock.fitness import DEFAULT_TIMEOUT, Check, read_check
 from penstock.handle import JobHandle
+from penstock.model.breaker import Breaker
+from penstock.model.breaker import Terms as BreakerTerms
 from penstock.model.codec import Envelope, amend_envelope, decode_envelope, encode_value
 from penstock.model.durations import Duration
 from penstock.model.errors import JobNotFound, TaskInvalid
@@ -50,6 +55,7 @@ from penstock.model.job import Job, JobId
 from penstock.once import ONCE
 from penstock.options import PLAIN, CommandOptions, JobTerms, TaskOptions, Terms, read_terms
 from penstock.queues import Queue
+from penstock.records import end_quarantine, put_in_quarantine
 from penstock.registration import Registration, is_same, place_of, register_command
 from penstock.signature import enc_hook
 from penstock.task import AsyncTask, Calls, Remote, Task
@@ -95,6 +101,7 @@ class Penstock(Access):
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.failures = Classes()
         self.health_checks: dict[str, Check] = {}
+        self.breaker_terms: dict[str, BreakerTerms] = {}
         self._remotes: dict[str, Remote] = {}
 
     def __repr__(self) -> str:
@@ -133,6 +140,8 @@ class Penstock(Access):
             give_up_on: exceptions that bury the job at once; stronger than `retry_on`.
             fallback: another task, or a list of them, that takes the same job over when it has failed for good; see
                 `Fallback`. It is called with the same arguments, and its result is marked with its name.
+            depends_on: names of services that it needs; while the circuit breaker of one is open its jobs wait, free
+                of charge. See `dependency`.
             keep: how long an ended job and its result are kept; "24h" if not given.
             unique: at most one live job for each key; see `Task.using`.
             tags: words to find its jobs by.
@@ -224,6 +233,40 @@ class Penstock(Access):
             )
         return function
 
+    def dependency(
+        self,
+        name: str,
+        *,
+        after: int | None = None,
+        pause: Duration | None = None,
+        longest_pause: Duration | None = None,
+    ) -> Dependency:
+        """Give a service that tasks depend on, and say when its circuit breaker opens.
+
+        When `after` jobs in a row, in one process, have failed of it (class of failure `dependency:NAME`, see
+        `classify`), all workers let the jobs of the tasks that need it wait, free of charge. After a pause one job
+        tries again; when it does not fail of the dependency, all go on.
+
+        Args:
+            after: how many failures open the breaker. What is not given stays as it was said before, or 5.
+            pause: how long until the first job tries again, "10s"; each failure doubles it.
+            longest_pause: up to this, "5m".
+
+        Raises:
+            TaskInvalid: the name or a value cannot be used.
+
+        >>> app = Penstock("memory://")
+        >>> smtp = app.dependency("smtp", after=3, pause="5s")
+        >>> smtp.open("maintenance until noon")
+        >>> app.breakers()["smtp"].reason
+        'maintenance until noon'
+        >>> smtp.close()
+        True
+        """
+        known = self.breaker_terms.get(check_dependency(name), BreakerTerms())
+        self.breaker_terms[name] = read_breaker_terms(known, after, pause, longest_pause)
+        return Dependency(name, lambda: self.engine)
+
     # -- enqueue ------------------------------------------------------------------------------------------------------
 
     def enqueue(self, task: str | Remote, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
@@ -314,6 +357,10 @@ class Penstock(Access):
         """List the workers that are alive."""
         return self.engine.workers()
 
+    def breakers(self) -> dict[str, Breaker]:
+        """Give the open circuit breakers by the name of their dependency."""
+        return read_breakers(self.engine)
+
     def queue(self, name: str) -> Queue:
         """Give a queue's switches."""
         return Queue(self, check_queue(name))
@@ -390,6 +437,27 @@ class Penstock(Access):
         what = f"the value of {key!r}"
         data = encode_value(value, what, limit=self.max_payload, enc_hook=enc_hook) if done else None
         return self.engine.record(None, None, ONCE, check_text("key", key), data)
+
+    def quarantine(self, name: str, *, reason: str = "put there by hand") -> None:
+        """Take a worker (by its id), or every worker on a host (by its name), out of service until `readmit`.
+
+        It finishes what it runs and claims no more; then it ends with status 4, or waits, as `when_unfit` says. It
+        hears of it within its `health_period`. A worker that does not answer any more is for `evict`.
+        """
+        put_in_quarantine(self.engine, check_text("name", name), check_text("reason", reason))
+
+    def readmit(self, name: str) -> bool:
+        """End the quarantine of a worker or a host; says whether there was one."""
+        return end_quarantine(self.engine, check_text("name", name))
+
+    def evict(self, worker: str, *, reason: str = "evicted by hand") -> bool:
+        """Take a worker's jobs from it now, whether it can be reached or not; says whether it had a lease.
+
+        Its jobs are lost to it: other workers have them at their next round, and what it still delivers is refused. It
+        is in quarantine from then on, should it be alive.
+        """
+        self.quarantine(worker, reason=reason)
+        return bool(self.engine.evict([worker]))
 
     def decode_result(self, task: str, data: bytes) -> Any:
         """Read a result as the task's annotation says, if it is registered here, else as plain JSON."""

@@ -12,6 +12,7 @@ from penstock.checks import (
     UniqueOption,
     check_backoff,
     check_count,
+    check_dependencies,
     check_exceptions,
     check_headers,
     check_key,
@@ -67,6 +68,7 @@ class CommandOptions(TypedDict, total=False):
     retry_on: ExceptionOption
     give_up_on: ExceptionOption
     fallback: FallbackOption
+    depends_on: str | Sequence[str]
     keep: Duration
     unique: UniqueOption
     tags: Sequence[str]
@@ -101,6 +103,7 @@ class Traits(Struct, frozen=True, kw_only=True):
 
     Attributes:
         unique: None, True, a template, a function of the arguments, or a `Unique`.
+        depends_on: names of the dependencies whose open breakers keep its jobs waiting.
         max_memory: bytes.
     """
 
@@ -109,6 +112,7 @@ class Traits(Struct, frozen=True, kw_only=True):
     policy: Policy = DEFAULT_POLICY
     unique: Any = None
     tags: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     max_memory: int | None = None
 
 
@@ -156,6 +160,7 @@ def read_options(options: CommandOptions, known: Mapping[str, Known], max_memory
         policy=_policy(options, known),
         unique=check_unique(options.get("unique")),
         tags=check_tags(options.get("tags", ())),
+        depends_on=check_dependencies(options.get("depends_on", ())),
         max_memory=None if max_memory is None else check_memory(max_memory),
     )
 

@@ -1,7 +1,7 @@
 """Which workers live, and which waiting jobs have none."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from penstock.engine import Counts, QueueInfo, WorkerInfo, WorkerView
@@ -68,13 +68,22 @@ def unserved(workers: Sequence[WorkerView], counts: Sequence[Counts]) -> list[Co
 
 
 def silent(
-    workers: Sequence[WorkerView], counts: Sequence[Counts], queues: Sequence[QueueInfo], after_s: float
+    workers: Sequence[WorkerView],
+    counts: Sequence[Counts],
+    queues: Sequence[QueueInfo],
+    after_s: float,
+    held_up: Collection[str] = (),
 ) -> list[tuple[WorkerInfo, QueueInfo]]:
     """Give live workers that run nothing although a job of a queue they serve has been ready for longer than that.
 
-    A queue in which other ready jobs have no worker tells nothing: the one that waits longest may be one of those.
+    A queue in which other ready jobs have no worker, or are of a task that an open breaker holds up, tells nothing: the
+    one that waits longest may be one of those.
+
+    Args:
+        held_up: names of tasks that wait for a dependency.
     """
     served_in_part = {one.queue for one in unserved(workers, counts)}
+    served_in_part |= {one.queue for one in counts if one.task in held_up and one.states.get(State.READY)}
     waiting = [
         queue
         for queue in queues

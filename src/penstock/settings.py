@@ -46,6 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     burst: bool = False
     when_unfit: str = "exit"
     health_period: float = 30.0
+    quarantine: bool = True
     max_jobs: int | None = None
     max_memory: int | None = None
     reload: bool = False
@@ -360,6 +361,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _choice("exit", "wait"),
     ),
     Option("health_period", "how often the health checks of the application run", "duration", "30s", _span(0.1)),
+    Option("quarantine", "whether a worker that fails what others do well counts as unfit", "", "true", _switch),
     Option("max_jobs", "restart a process after so many jobs", "jobs", "none", _count(MOST_JOBS)),
     Option(
         "max_memory", "restart a process that uses more; at half as much again it is killed", "bytes", "none", read_size

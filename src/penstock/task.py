@@ -302,6 +302,7 @@ class Task(Remote, Calls[P, R]):
         self.runner = runner
         self.command = command
         self.max_memory = traits.max_memory
+        self.depends_on = traits.depends_on
         self.__wrapped__ = function
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             setattr(self, attribute, getattr(function, attribute, None))

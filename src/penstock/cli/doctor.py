@@ -1,6 +1,7 @@
 """`penstock doctor`."""
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,14 +11,18 @@ from msgspec.structs import replace
 from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.outbox import examine_outbox
-from penstock.cli.screen import as_json, number, show, tame, write_json
+from penstock.cli.screen import ago, as_json, number, show, tame, write_json
 from penstock.client import Penstock
+from penstock.dependencies import tasks_held_up
 from penstock.engine import Counts, EngineInfo, Finding, QueueInfo, WorkerView
 from penstock.engines.open import examine, without_password
+from penstock.model.breaker import Breaker
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
+from penstock.model.record import add_up, dearer_than_work
 from penstock.model.states import State
 from penstock.promises import promise
+from penstock.records import quarantined, read_records
 from penstock.serving import SILENT_AFTER_S, is_gone, live_workers, silence, silent, unserved
 from penstock.version import VERSION
 
@@ -26,6 +31,7 @@ __all__ = ["doctor"]
 #: How many tasks without a worker are told one by one.
 _MOST_TOLD = 5
 _DURABILITY = "durability"
+_MILLISECOND_US = 1000
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -76,9 +82,13 @@ def _inside(app: Penstock, *, durable: bool) -> Iterator[Finding]:
     yield from _described(engine.describe(), durable=durable)
     yield from _workers(workers)
     yield from _unserved(workers, counts)
-    yield from _silent(workers, counts, engine.queues())
+    held_up = app.breakers()
+    yield from _silent(workers, counts, engine.queues(), held_up)
+    yield from _breakers(held_up)
     yield from _paused(app)
     yield _buried(counts)
+    yield from _apart(app)
+    yield from _dear(app)
 
 
 def _in_words(finding: Finding) -> Finding:
@@ -133,11 +143,45 @@ def _unserved(workers: list[WorkerView], counts: list[Counts]) -> Iterator[Findi
         yield Finding("tasks", "warning", found, "`penstock jobs list --state ready` shows them.")
 
 
-def _silent(workers: list[WorkerView], counts: list[Counts], queues: list[QueueInfo]) -> Iterator[Finding]:
+def _silent(
+    workers: list[WorkerView], counts: list[Counts], queues: list[QueueInfo], breakers: dict[str, Breaker]
+) -> Iterator[Finding]:
     """Find workers that take nothing although they could."""
-    for info, queue in silent(workers, counts, queues, SILENT_AFTER_S):
+    for info, queue in silent(workers, counts, queues, SILENT_AFTER_S, tasks_held_up(breakers)):
         remedy = "Read its log, and restart it: a worker that can reach the store takes a ready job at once."
         yield Finding("workers", "fault", silence(info, queue), remedy)
+
+
+def _breakers(breakers: dict[str, Breaker]) -> Iterator[Finding]:
+    now_ms = time.time_ns() // 1_000_000
+    for name, breaker in breakers.items():
+        tasks = ", ".join(breaker.tasks) or "no task so far"
+        found = f"{name} is out of order since {ago(breaker.opened_ms, now_ms)}, {tasks} waits for it: {breaker.reason}"
+        remedy = f"Mend it; one job tries again now and then. `penstock breakers close {name}` lets all try at once."
+        if breaker.probe_ms is None:
+            remedy = f"It was opened by hand; `penstock breakers close {name}` lets its tasks go on."
+        yield Finding("breakers", "warning", found, remedy)
+
+
+def _apart(app: Penstock) -> Iterator[Finding]:
+    for name, one in quarantined(app.engine).items():
+        remedy = f"`penstock workers readmit {name}` ends it."
+        yield Finding("workers", "warning", f"{name} is in quarantine: {one.reason}", remedy)
+
+
+def _dear(app: Penstock) -> Iterator[Finding]:
+    """Find tasks whose jobs cost more around their code than in it."""
+    tasks = add_up(record.tasks for record in read_records(app.engine).values())
+    for name, one in list(dearer_than_work(tasks).items())[:_MOST_TOLD]:
+        ran_us, queue_us = one.ran_us / one.ended, one.queue_us / one.ended
+        found = f"jobs of {name} run for {_micro(ran_us)}, and to fetch and deliver each takes {_micro(queue_us)}"
+        several = max(2, round(10 * queue_us / max(ran_us, 1)))
+        remedy = f"Call it as a function where its result is awaited, or let one job do {several:,} of them."
+        yield Finding("overhead", "warning", found, remedy)
+
+
+def _micro(us: float) -> str:
+    return f"{us:,.0f} µs" if us < _MILLISECOND_US else f"{us / _MILLISECOND_US:,.1f} ms"
 
 
 def _ready(counts: list[Counts]) -> str:

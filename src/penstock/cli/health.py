@@ -8,6 +8,7 @@ from penstock.cli.exits import FAILED
 from penstock.cli.screen import as_json, number, write_json
 from penstock.cli.words import duration
 from penstock.client import Penstock
+from penstock.dependencies import tasks_held_up
 from penstock.model.durations import spell
 from penstock.model.errors import EngineError
 from penstock.model.states import State
@@ -80,7 +81,10 @@ def _look(app: Penstock, silent_after_s: float) -> Health:
         unserved=sum(one.states[State.READY] for one in without),
         buried=sum(states["buried"] for states in counts),
         oldest_ready_ms=max(oldest, default=None),
-        faults=[f"worker {silence(info, queue)}" for info, queue in silent(workers, by_task, queues, silent_after_s)],
+        faults=[
+            f"worker {silence(info, queue)}"
+            for info, queue in silent(workers, by_task, queues, silent_after_s, tasks_held_up(app.breakers()))
+        ],
     )
 
 

@@ -4,12 +4,13 @@ import time
 
 import click
 
-from penstock.cli.access import existing_store, reaches_store
+from penstock.cli.access import existing_store, reaches_store, store
 from penstock.cli.documents import worker_document
 from penstock.cli.exits import FAILED
-from penstock.cli.screen import Cell, Column, ago, as_json, show_table, styled, write_json
+from penstock.cli.screen import Cell, Column, ago, as_json, moment, number, show_table, styled, write_json
 from penstock.engine import WorkerView
 from penstock.model.durations import spell
+from penstock.records import quarantined
 from penstock.serving import is_gone
 
 __all__ = ["workers"]
@@ -17,7 +18,7 @@ __all__ = ["workers"]
 
 @click.group()
 def workers() -> None:
-    """List and drain workers."""
+    """List, drain, quarantine and evict workers."""
 
 
 @workers.command("list")
@@ -31,16 +32,27 @@ def list_workers(ctx: click.Context, as_json: bool) -> None:
 
     A worker of this machine whose process has ended is shown as gone: its jobs are handed on when its lease lapses.
 
-    With --json, one document: {"workers": [...]}, each with the ids of its processes.
+    With --json, one document: {"workers": [...], "quarantine": [{"name", "reason", "since"}, ...]}, each worker with
+    the ids of its processes.
     """
     with existing_store(ctx) as app:
-        found = app.workers()
+        found, apart = app.workers(), quarantined(app.engine)
     if as_json:
-        write_json({"workers": [worker_document(worker) for worker in found]})
-    elif not found:
+        write_json(
+            {
+                "workers": [worker_document(worker) for worker in found],
+                "quarantine": [
+                    {"name": name, "reason": one.reason, "since": moment(one.since_ms)} for name, one in apart.items()
+                ],
+            }
+        )
+        return
+    if not found:
         click.echo("No worker is alive. Start one with `penstock worker -A module:app`.", err=True)
     else:
         _show(found)
+    for name, one in apart.items():
+        click.echo(f"{name} is in quarantine: {one.reason} (`penstock workers readmit {name}` ends it)", err=True)
 
 
 def _show(found: list[WorkerView]) -> None:
@@ -103,3 +115,58 @@ def drain(ctx: click.Context, ids: tuple[str, ...]) -> None:
             click.echo(f"No worker has the id {id!r}; `penstock workers list` shows them.", err=True)
     if len(known) < len(ids):
         ctx.exit(FAILED)
+
+
+@workers.command()
+@click.argument("name", metavar="WORKER|HOST")
+@click.option("--reason", default="put there by hand", show_default=True, help="What the worker says of it.")
+@reaches_store
+@click.pass_context
+def quarantine(ctx: click.Context, name: str, reason: str) -> None:
+    """Take a worker, or every worker on a host, out of service until it is readmitted.
+
+    It finishes what it runs and claims no more; then it ends with status 4, or waits, as its --when-unfit says. A
+    worker that starts on a host in quarantine is unfit too.
+    """
+    with store(ctx) as app:
+        known = {one.info.id for one in app.workers()} | {one.info.host for one in app.workers()}
+        app.quarantine(name, reason=reason)
+    if name not in known:
+        click.echo(f"penstock: no live worker has the id {name!r} or runs on such a host.", err=True)
+    click.echo(f"{name} is in quarantine; `penstock workers readmit {name}` ends it.")
+
+
+@workers.command()
+@click.argument("name", metavar="WORKER|HOST")
+@reaches_store
+@click.pass_context
+def readmit(ctx: click.Context, name: str) -> None:
+    """End the quarantine of a worker or a host."""
+    with existing_store(ctx) as app:
+        known = app.readmit(name)
+    click.echo(f"{name} may claim jobs again." if known else f"{name} was not in quarantine.", err=not known)
+    if not known:
+        ctx.exit(FAILED)
+
+
+@workers.command()
+@click.argument("id", metavar="WORKER")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@reaches_store
+@click.pass_context
+def evict(ctx: click.Context, id: str, yes: bool) -> None:
+    """Take the jobs of a worker from it now, although it does not answer.
+
+    Other workers have them at their next round. Code that still runs there is not stopped if the worker cannot be
+    reached, but what it delivers is refused. The worker is in quarantine from then on.
+    """
+    with existing_store(ctx) as app:
+        found = {one.info.id: one for one in app.workers()}.get(id)
+        if found is None:
+            click.echo(f"No worker has the id {id!r}; `penstock workers list` shows them.", err=True)
+            ctx.exit(FAILED)
+        held = number(found.running, "job")
+        if not yes:
+            click.confirm(f"Take {held} from pid {found.info.pid} on {found.info.host}?", abort=True, err=True)
+        app.evict(id)
+    click.echo(f"{id} has lost its lease with {held}; other workers take them over.")

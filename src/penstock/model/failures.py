@@ -3,11 +3,22 @@
 import errno
 from collections.abc import Callable
 
-__all__ = ["CLASSES", "DEPENDENCY", "NO_RULES", "Classes", "Rule", "classify", "is_failure_class"]
+__all__ = [
+    "CLASSES",
+    "DEPENDENCY",
+    "NO_RULES",
+    "Classes",
+    "Rule",
+    "classify",
+    "dependency_of",
+    "is_dependency",
+    "is_failure_class",
+]
 
 #: Whose fault a failure can be. `dependency:` is followed by a name that the application gives.
 CLASSES = ("job", "timeout", "host", "network", "crash", "lost")
 DEPENDENCY = "dependency:"
+_LONGEST_NAME = 100
 
 #: The host is out of something, or its disk is broken: another host may well do the job.
 _OF_THE_HOST = frozenset(
@@ -20,7 +31,17 @@ _OF_THE_NETWORK = frozenset(
 
 def is_failure_class(name: str) -> bool:
     """Say whether a name is one of a class of failure."""
-    return name in CLASSES or (name.startswith(DEPENDENCY) and len(name) > len(DEPENDENCY))
+    return name in CLASSES or is_dependency(dependency_of(name) or "")
+
+
+def dependency_of(failure: str) -> str | None:
+    """Give the name of the dependency that a class of failure puts it down to, None for any other class."""
+    return failure.removeprefix(DEPENDENCY) if failure.startswith(DEPENDENCY) else None
+
+
+def is_dependency(name: str) -> bool:
+    """Say whether a dependency may have this name: 1 to 100 characters without NUL, not a class of failure."""
+    return 1 <= len(name) <= _LONGEST_NAME and "\0" not in name and not name.startswith(DEPENDENCY)
 
 
 #: A class of failure, or what gives the one of an exception; None leaves it to others.
@@ -48,9 +69,16 @@ class Classes:
         for kind in type(error).__mro__:
             rule = self.rules.get(kind)
             found = rule(error) if callable(rule) else rule
-            if found is not None:
-                return found
+            if found is None:
+                continue
+            if not is_failure_class(found):
+                raise ValueError(f"{found!r} is no class of failure")
+            return found
         return classify(error)
+
+    def may_name_dependencies(self) -> bool:
+        """Say whether a failure may be put down to a dependency."""
+        return any(callable(rule) or dependency_of(rule) is not None for rule in self.rules.values())
 
     def alone(self) -> "Classes":
         """Give the same for jobs that have a process of their own: what memory they lack is what they asked for."""

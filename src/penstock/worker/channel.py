@@ -30,6 +30,7 @@ class Plan(Struct, frozen=True, tag="plan", kw_only=True):
     shutdown_ms: int
     start_ms: int = 120_000
     health_ms: int = 30_000
+    quarantine: bool = True
     max_jobs: int | None = None
     max_memory: int | None = None
     reload: bool = False

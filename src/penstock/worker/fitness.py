@@ -26,10 +26,17 @@ class Fitness:
     Args:
         checks: by name.
         tell: takes why this process is unfit, None when it is fit; called from any thread.
+        others: says whether others call it unfit; asked last, and before it has answered the process is fit.
     """
 
-    def __init__(self, checks: Mapping[str, Check], period_s: float, tell: Callable[[str | None], None]) -> None:
-        self._checks, self._period_s, self._tell = dict(checks), period_s, tell
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        period_s: float,
+        tell: Callable[[str | None], None],
+        others: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._checks, self._period_s, self._tell, self._others = dict(checks), period_s, tell, others
         self._lock = threading.Lock()
         self._verdict: str | None = _UNASKED if self._checks else None
         self._asked: tuple[str, float] | None = None
@@ -43,8 +50,8 @@ class Fitness:
         return self._verdict is None
 
     def begin(self) -> None:
-        """Ask the checks from now on; without any there is nothing to ask before a job calls this process unfit."""
-        if self._checks:
+        """Ask from now on; with nobody to ask, from when a job calls this process unfit."""
+        if self._checks or self._others is not None:
             self._called.set()
             self._start()
 
@@ -94,7 +101,7 @@ class Fitness:
             self._asked = None
             if reason is not None:
                 return reason
-        return None
+        return None if self._others is None else self._others()
 
     def _judge(self, reason: str | None) -> None:
         with self._lock:

@@ -35,6 +35,7 @@ def plan_of(settings: Settings) -> Plan:
         shutdown_ms=round(settings.shutdown_timeout * 1000),
         start_ms=round(settings.start_timeout * 1000),
         health_ms=round(settings.health_period * 1000),
+        quarantine=settings.quarantine,
         max_jobs=settings.max_jobs,
         max_memory=settings.max_memory,
         reload=settings.reload,

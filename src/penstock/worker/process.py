@@ -28,6 +28,7 @@ from penstock.model.errors import EngineError, LeaseLost
 from penstock.model.job import ProcessId
 from penstock.task import Task
 from penstock.worker.board import Board, BoardState
+from penstock.worker.breakers import Breakers
 from penstock.worker.channel import (
     LONGEST_FAULT,
     Broken,
@@ -56,6 +57,7 @@ from penstock.worker.pump import Pump, Wish
 from penstock.worker.queues import groups
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.thread import ThreadRunner
+from penstock.worker.tally import Tally
 
 log = logging.getLogger("penstock.worker")
 
@@ -99,6 +101,7 @@ class Process:
         self._channel, self._board, self._plan = channel, board, plan
         self._spawner = Spawner()
         self._pump: Pump | None = None
+        self._tally: Tally | None = None
         self._fitness: Fitness | None = None
         self._runners: dict[str, Runner] = {}
         self._ended = threading.Event()
@@ -192,6 +195,7 @@ class Process:
         self._runners = self._make_runners(around, set(tasks.values()))
         names = () if self._plan.queues is None else tuple(name for name, _ in self._plan.queues)
         listener = Listener(engine, process, names, self._news)
+        self._tally = tally = Tally(engine, process, go.worker, judges=self._plan.quarantine)
         self._pump = Pump(
             engine,
             process,
@@ -204,9 +208,13 @@ class Process:
             worker=go.worker,
             boot=SystemClock().boot(),
             unfit=self._unfit,
+            breakers=_breakers_of(app, engine),
+            tally=tally,
             max_jobs=self._plan.max_jobs,
         )
-        self._fitness = Fitness(app.health_checks, self._plan.health_ms / 1000, self._tell_fitness)
+        self._fitness = Fitness(
+            app.health_checks, self._plan.health_ms / 1000, self._tell_fitness, self._asking_others(tally)
+        )
         if self._quiet or not self._fitness.is_fit:
             self._pump.wish(Wish.QUIET)
         self._fitness.begin()
@@ -249,8 +257,27 @@ class Process:
             self._finish(STATUS_BROKEN)
         else:
             self._channel.send(Drained(self._reason or "told to stop"))
+            self._leave_record()
             engine.close()
             self._finish(0)
+
+    def _leave_record(self) -> None:
+        assert self._tally is not None
+        try:
+            self._tally.tell()
+        except EngineError as error:
+            log.debug("what this process did is not told to the others: %s", error)
+
+    @staticmethod
+    def _asking_others(tally: Tally) -> Callable[[], str | None]:
+        def ask() -> str | None:
+            try:
+                return tally.unfit()
+            except EngineError as error:
+                log.warning("whether this worker is in quarantine cannot be read: %s", error)
+                return None
+
+        return ask
 
     def _unfit(self, reason: str) -> None:
         assert self._fitness is not None
@@ -340,6 +367,14 @@ def _make_runner(
 
 def _runners_of(tasks: Mapping[str, Runnable]) -> dict[str, str]:
     return {name: task.runner for name, task in tasks.items()}
+
+
+def _breakers_of(app: Penstock, engine: Engine) -> Breakers | None:
+    """Watch over dependencies, where the application knows of any."""
+    needs = {name: task.depends_on for name, task in app.tasks.items() if task.depends_on}
+    if not (needs or app.breaker_terms or app.failures.may_name_dependencies()):
+        return None
+    return Breakers(engine, needs, app.breaker_terms)
 
 
 def _queues_of(tasks: Mapping[str, Task[..., Any]]) -> dict[str, str]:

@@ -17,12 +17,14 @@ from penstock.model.job import NO_DETAILS, Avoid, Change, Claim, ProcessId
 from penstock.model.outcome import Outcome
 from penstock.model.settle import settle
 from penstock.worker.board import Board, BoardState
+from penstock.worker.breakers import Breakers
 from penstock.worker.execution import RETURNED, cancelled_unstarted, found_unfit, passed_on, unreadable
 from penstock.worker.journal import Journal
 from penstock.worker.lane import Lane
 from penstock.worker.notes import Notes
 from penstock.worker.patience import Patience
 from penstock.worker.runners.contract import Runner
+from penstock.worker.tally import Tally
 
 log = logging.getLogger("penstock.worker")
 
@@ -68,6 +70,8 @@ class Pump:
         groups: gives the queues to claim from, in order; asked before each exchange.
         worker, boot: which worker this process belongs to, and on which run of the machine.
         unfit: told when a job calls this worker unfit.
+        breakers: which tasks wait for a dependency; None where none is known.
+        tally: counts what is delivered.
         max_jobs: how many jobs to claim before the pump drains by itself.
     """
 
@@ -85,6 +89,8 @@ class Pump:
         worker: str = "",
         boot: str = "",
         unfit: Callable[[str], None] = log.error,
+        breakers: Breakers | None = None,
+        tally: Tally | None = None,
         max_jobs: int | None = None,
     ) -> None:
         self._engine, self._process, self._tasks = engine, process, dict(tasks)
@@ -94,7 +100,8 @@ class Pump:
         self._places = sum(lane.runner.places for lane in self._lanes.values())
         self._lane_of = {id(lane.runner): lane for lane in self._lanes.values()}
         self._board, self._notes, self._groups, self._hints = board, notes, groups, hints
-        self._unfit, self._left = unfit, max_jobs
+        self._unfit, self._left, self._breakers, self._tally = unfit, max_jobs, breakers, tally
+        self._began_ns = self._busy_ns = 0
         self._worker, self._boot = worker, boot
         self._told_ms = 0
         self._journal = Journal()
@@ -153,12 +160,14 @@ class Pump:
         self._board.set_state(BoardState.WORKING)
         while not self._done():
             self._pause()
+            self._began_ns = time.monotonic_ns()
             self._show()
             self._collect()
             self._return_stalled()
             self._store_notes()
             if self._has_reason():
                 self._exchange()
+            self._busy_ns = self._busy_ns + time.monotonic_ns() - self._began_ns if self.held else 0
         self._board.set_state(BoardState.ENDED)
 
     def _done(self) -> bool:
@@ -204,6 +213,9 @@ class Pump:
         """Settle what has ended."""
         count = min(len(self._ended), MOST_AT_ONCE - len(self._settled))
         ended = [self._ended.popleft() for _ in range(count)]
+        if self._breakers is not None:
+            now_ms, judge = self._now_ms(), self._breakers.judge
+            ended = [(runner, claim, judge(claim, outcome, now_ms)) for runner, claim, outcome in ended]
         self._settled += [
             (claim, outcome, settle(claim, outcome, random.random()))
             for _, claim, outcome in ended
@@ -263,7 +275,8 @@ class Pump:
         if self._settled or (self._news and self._listens()):
             return True
         stalled = any(lane.has_stalled for lane in self._lanes.values())
-        poll_s = POLL_S if self._hungry and not stalled else FULL_POLL_S
+        waits = self._breakers is not None and self._breakers.is_any_open
+        poll_s = POLL_S if self._hungry and not stalled and not waits else FULL_POLL_S
         return time.monotonic_ns() - self._asked_ns > poll_s * 1e9
 
     def _listens(self) -> bool:
@@ -278,6 +291,10 @@ class Pump:
         settled = self._portion()
         want = self._want()
         answer = self._insist([change for _, _, change in settled], want)
+        if settled and self._tally is not None:
+            now_ns = time.monotonic_ns()
+            self._tally.count(settled, self._busy_ns + now_ns - self._began_ns)
+            self._busy_ns, self._began_ns = 0, now_ns
         self._hungry, self._flows = want is not None, bool(answer.claims)
         self._told_ms = answer.now_ms
         self._journal.write(settled, answer)
@@ -335,7 +352,17 @@ class Pump:
             limit = min(limit, self._left)
         if not free or limit <= 0:
             return None
-        return Want(tasks=self._tasks, free=free, queues=self._groups(), limit=limit)
+        want = Want(tasks=self._tasks, free=free, queues=self._groups(), limit=limit)
+        return want if self._breakers is None else self._passable(want, self._breakers)
+
+    def _passable(self, want: Want, breakers: Breakers) -> Want | None:
+        """Leave out the tasks that wait for a dependency, or ask for one job that may try it."""
+        breakers.look()
+        if trial := breakers.on_trial(self._tasks, self._now_ms()):
+            self._news = True  # the others are asked for right after
+            return replace(want, tasks=trial, limit=1)
+        tasks = breakers.passable(self._tasks)
+        return replace(want, tasks=tasks) if tasks else None
 
     def _start(self, claims: Sequence[Claim]) -> None:
         if not claims:
@@ -358,6 +385,8 @@ class Pump:
             return cancelled_unstarted(claim)
         if not claim.is_readable:
             return unreadable(claim)
+        if self._breakers is not None and not self._breakers.lets_through(claim, self._now_ms()):
+            return RETURNED
         if claim.details is NO_DETAILS or not claim.details.avoid:
             return None
         now_ms = self._now_ms()
