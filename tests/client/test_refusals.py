@@ -159,7 +159,10 @@ REFUSED: dict[str, tuple[Step, str]] = {
         lambda app: app.task(**wrong({"max_attempt": 5})),
         "Did you mean 'max_attempts'. Known: backoff, depends_on, fallback, give",
     ),
-    "an option like none": (lambda app: app.task(**wrong({"xyzzy": 5})), "Known: backoff, depends_on, fallback, give_up_on"),
+    "an option like none": (
+        lambda app: app.task(**wrong({"xyzzy": 5})),
+        "Known: backoff, depends_on, fallback, give_up_on",
+    ),
     "a misspelt exception": (lambda app: app.task(retry_on="ValueEror"), "Did you mean 'ValueError'"),
     "a class without a signature": (lambda app: app.task(name="c")(int), "is a class; wrap it in a function"),
     "a misspelt term": (lambda app: app.task(send).using(prio=5), "'prio'. Did you mean 'priority'. Known: .*queue"),
