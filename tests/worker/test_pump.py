@@ -401,8 +401,8 @@ def test_lost_lease_ends_the_pump_and_names_the_late_results(
 
 def test_worker_unfit_stops_the_pump_and_frees_the_job(engine: MemoryEngine) -> None:
     reasons: list[str] = []
-    id = add(engine, "thread.steer", "unfit")
     rig = Rig(engine, unfit=lambda reason: (reasons.append(reason), rig.pump.wish(Wish.STOP)))
+    id = add(engine, "thread.steer", "unfit")
     rig.join()
     assert reasons == ["disk is full"]
     assert state(engine, id) is State.READY

@@ -62,7 +62,7 @@ def _next_try(breaker: Breaker, now_ms: int) -> Cell:
     if breaker.probe:
         return f"now, job {breaker.probe}"
     left_ms = breaker.probe_ms - now_ms
-    return f"in {spell(left_ms // 1000)}" if left_ms > 0 else "with the next job"
+    return f"in {spell(left_ms / 1000)}" if left_ms > 0 else "with the next job"
 
 
 def _document(name: str, breaker: Breaker) -> dict[str, object]:

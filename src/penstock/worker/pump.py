@@ -103,7 +103,7 @@ class Pump:
         self._unfit, self._left, self._breakers, self._tally = unfit, max_jobs, breakers, tally
         self._began_ns = self._busy_ns = 0
         self._worker, self._boot = worker, boot
-        self._told_ms = 0
+        self._told_ms = self._told_ns = 0
         self._journal = Journal()
         self._pokes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._poked = self._urgent = False
@@ -238,7 +238,7 @@ class Pump:
 
     def _now_ms(self) -> int:
         """Give the store's time, as of its last answer."""
-        return self._told_ms + (time.monotonic_ns() - self._asked_ns) // 1_000_000
+        return self._told_ms + (time.monotonic_ns() - self._told_ns) // 1_000_000
 
     def _return_stalled(self) -> None:
         now_ns = time.monotonic_ns()
@@ -296,7 +296,7 @@ class Pump:
             self._tally.count(settled, self._busy_ns + now_ns - self._began_ns)
             self._busy_ns, self._began_ns = 0, now_ns
         self._hungry, self._flows = want is not None, bool(answer.claims)
-        self._told_ms = answer.now_ms
+        self._told_ms, self._told_ns = answer.now_ms, time.monotonic_ns()
         self._journal.write(settled, answer)
         self._start(answer.claims)
         for fence in answer.cancels:
