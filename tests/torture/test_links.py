@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ APP = "tests.torture.jobs:app"
 WORK = "tests.torture.jobs.work"
 LOST_REPLIES = 100
 LEASE_S = 2.0
+#: Jobs per second that a store under load is given, and how many at once.
+PACE, BATCH = 2000, 100
 
 
 @pytest.fixture(params=["redis", "postgresql"])
@@ -179,14 +181,14 @@ def test_worker_cut_off_for_longer_than_its_lease_ends_its_jobs_which_others_do(
 @pytest.mark.parametrize("gently", [True, False], ids=["stopped", "killed"])
 def test_restart_of_the_store_under_load_silences_no_worker(server: ServerProcess, app: Penstock, gently: bool) -> None:
     with working(server.url, app=APP, lease="10s", processes=2, log_level="warning") as worker, loaded(server):
-        await_true(lambda: count(app, State.SUCCEEDED) > 500, "the worker is at work")
-        before = rate(app, 2.0)
+        await_true(lambda: count(app, State.SUCCEEDED) > 500 and unfinished(app) < PACE / 4, "the worker keeps up")
+        before = min(rate(app, 2.0), PACE)
         server.restart(gently=gently)
         up = time.monotonic()
         took_s = await_true(lambda: rate(app, 0.5) >= 0.9 * before and time.monotonic() - up, "it is as fast again", 60)
         print(f"{before:,.0f} jobs/s before; 90 % of that {took_s:.1f} s after the store was up")
         await_true(lambda: len(processes_at_work(app)) == len(worker.processes()) == 2, "both processes are at work")
-    assert took_s < 20, "generous for a busy machine"
+    assert took_s < 20, "5 s are promised; other tests run beside this one"
 
 
 def processes_at_work(app: Penstock) -> set[str | None]:
@@ -196,21 +198,21 @@ def processes_at_work(app: Penstock) -> set[str | None]:
 
 @contextmanager
 def loaded(server: ServerProcess) -> Iterator[None]:
-    """Keep the store supplied with jobs, in a thread."""
+    """Keep the store supplied with jobs at a steady pace, in a thread.
+
+    The pace is well below what the worker can do, so that what is measured is whether it works, and not what else the
+    machine has to do at that moment.
+    """
     enough = threading.Event()
 
     def supply() -> None:
-        names = itertools.count()
+        names, due = itertools.count(), time.monotonic()
         with Penstock(server.url) as app:
             work = app.task(name=WORK, max_attempts=1, max_crashes=10_000)(_work)
-            while not enough.is_set():
-                try:
-                    if unfinished(app) < 2000:
-                        work.enqueue_many([(f"{next(names)}", 0.0) for _ in range(500)])
-                    else:
-                        enough.wait(0.02)
-                except EngineUnavailable:
-                    enough.wait(0.05)
+            while not enough.wait(due - time.monotonic()):
+                due = max(due + BATCH / PACE, time.monotonic() - 1.0)
+                with suppress(EngineUnavailable):
+                    work.enqueue_many([(f"{next(names)}", 0.0) for _ in range(BATCH)])
 
     thread = threading.Thread(target=supply)
     thread.start()
