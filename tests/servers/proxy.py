@@ -21,7 +21,7 @@ class Proxy:
         port: where clients connect.
         frozen: nothing passes, in either direction; new connections are taken and get no answer.
         refusing: new connections are reset at once.
-        delay_s: how long each piece of a reply is held back.
+        delay_s: how long each piece of a reply is held back, of those for which `delays` says true.
         lose_reply_to: a request for which this says true is forwarded; then its connection is reset in place of the
             reply, and `lost` counts it.
         changes: alters each piece of a reply on its way.
@@ -34,6 +34,7 @@ class Proxy:
         self.frozen = False
         self.refusing = False
         self.delay_s = 0.0
+        self.delays: Callable[[bytes], bool] = bool
         self.lose_reply_to: Callable[[bytes], bool] | None = None
         self.lost = 0
         self.changes: Callable[[bytes], bytes] | None = None
@@ -134,7 +135,7 @@ class _Link:
         elif self._loses_reply:
             self._proxy.lost += 1
             return False
-        elif self._proxy.delay_s:
+        elif self._proxy.delay_s and self._proxy.delays(piece):
             time.sleep(self._proxy.delay_s)
         if not from_client and self._proxy.changes is not None:
             piece = self._proxy.changes(piece)

@@ -74,6 +74,12 @@ def stumble(_name: str, seconds: float) -> str:
     return claim
 
 
+@app.task(max_crashes=3)
+def poison() -> None:
+    begin()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 TASKS = (work, work_async, work_alone, stumble)
 
 

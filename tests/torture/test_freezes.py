@@ -1,9 +1,6 @@
 """SIGSTOP for longer than a lease: who was thought dead and wakes again changes nothing, and finds its way back."""
 
-import os
 import signal
-import statistics
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,32 +213,6 @@ def test_job_that_holds_the_interpreter_lock_for_two_leases_is_not_taken_away(
         assert job.result(timeout=30)
         assert not any(worker.has_said("void") or worker.has_said("killed") for worker in (first, second))
     assert runs(folder) == {job.id: 1}
-
-
-def test_job_of_a_killed_process_can_start_again_within_a_second(app: Penstock, url: str, folder: Path) -> None:
-    gates, trail = folder / "gates", Trail(folder / EFFECTS)
-    gates.mkdir()
-    with working(url, app=APP, lease="30s", slots=1, processes=2):
-        took_s = sorted(kill_and_time(app, url, gates, trail) for _ in range(20))
-    print(f"startable again after a kill: median {statistics.median(took_s):.3f} s, worst of 20 {took_s[-1]:.3f} s")
-    assert took_s[-1] < 3.0, "generous for a busy machine; an idle one takes a tenth of a second"
-
-
-def kill_and_time(app: Penstock, url: str, gates: Path, trail: Trail) -> float:
-    """Kill the process that runs a job; give how long it takes until the job may be claimed again."""
-    job: JobHandle[str] = app.enqueue("tests.torture.jobs.wait_for", str(gates))
-    [(_, _, number, _, pid)] = await_true(lambda: list(trail.news()), "the job begins")
-    os.kill(int(pid), signal.SIGKILL)
-    killed = time.monotonic()
-    await_true(lambda: stored(url, job.id).counters.crashes == 1, "the crash is settled")
-    took_s = time.monotonic() - killed
-    for later in range(int(number) + 1, int(number) + 100):
-        (gates / str(later)).touch()
-    assert job.result(timeout=20)
-    for gate in gates.iterdir():
-        gate.unlink()
-    assert len(list(trail.news())) == 2, "it has begun once more, and ended"
-    return took_s
 
 
 def runs(folder: Path) -> Counter[str]:
