@@ -25,7 +25,7 @@ test: check servers ## Run everything but the torture tests
 	@echo "checked formatting, lint and types; ran the quick and the slow tests:"
 	@$(BIN)/python tools/sum_reports.py build/quick.xml build/slow.xml build/lonely.xml
 
-servers: ## Find or install the servers that the tests start
+servers: ## Find or install the servers and programs that the tests start
 	@tools/find-servers
 
 quick: .venv/installed servers ## Run the tests that need no patience

@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,8 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerProcess
 from tests.servers.programs import ServerMissing
 from tests.servers.redis import RedisServer
+
+_T = TypeVar("_T")
 
 # A run of the tests says the same each time; what is drawn anew at each run is in the torture tests.
 settings.register_profile("fixed", max_examples=100, deadline=None, derandomize=True)
@@ -68,8 +71,13 @@ def lasting_server(engine: str) -> Iterator[ServerProcess]:
 
 def start(server: ServerProcess) -> None:
     """Start a server; without its program, tests fail with the way out, unless they were told to do without."""
+    found(server.start)
+
+
+def found(seek: Callable[[], _T]) -> _T:
+    """Give what needs a program that may not be installed."""
     try:
-        server.start()
+        return seek()
     except ServerMissing as missing:
         if os.environ.get("PENSTOCK_TEST_WITHOUT_SERVERS") == "1":
             pytest.skip(str(missing))

@@ -1,4 +1,4 @@
-"""Where the servers' programs are, and the account that may run them."""
+"""Where the servers' programs are, and the account that may run them; and where the model checker is."""
 
 import glob
 import os
@@ -27,6 +27,13 @@ def postgres_program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise ServerMissing(f"{name} of PostgreSQL is not installed; `make servers` installs it, or says how.")
+    return found
+
+
+def spin() -> str:
+    found = shutil.which("spin")
+    if found is None:
+        raise ServerMissing("spin is not installed; `make servers` installs it, or says how.")
     return found
 
 
