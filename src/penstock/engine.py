@@ -36,6 +36,7 @@ __all__ = [
     "Examination",
     "Filter",
     "Finding",
+    "Group",
     "Kick",
     "Note",
     "Page",
@@ -247,6 +248,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     Attributes:
         degraded: whether a fallback gave the result.
         text: found in the id, task name, arguments or last error, without regard to ASCII case.
+        group: buried jobs of this group alone.
         before: only jobs with a smaller id; `Page.next` of the page before.
         limit: most jobs, 1 to 1,000.
     """
@@ -258,6 +260,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     tag: str | None = None
     degraded: bool | None = None
     text: str | None = None
+    group: str | None = None
     before: JobId | None = None
     limit: int = 100
 
@@ -267,6 +270,21 @@ class Page(Struct, frozen=True):
 
     jobs: tuple[Job, ...]
     next: JobId | None = None
+
+
+class Group(Struct, frozen=True):
+    """Buried jobs that failed alike; see `penstock.model.groups`.
+
+    Attributes:
+        first_ms, last_ms: when the first and the last of those that are there were buried.
+        sample: one of them; which one is for the engine to say.
+    """
+
+    id: str
+    count: int
+    first_ms: int
+    last_ms: int
+    sample: JobId
 
 
 class Counts(Struct, frozen=True):
@@ -358,7 +376,14 @@ class Cancel(Struct, frozen=True, tag="cancel"):
 
 
 class Kick(Struct, frozen=True, tag="kick"):
-    """Make jobs ready now; failures, crashes and attempts start again from 0."""
+    """Make jobs ready, now or after a delay; failures, crashes and attempts start again from 0.
+
+    Attributes:
+        trial: with one attempt only: the first failure is the last.
+    """
+
+    delay_ms: int = 0
+    trial: bool = False
 
 
 class Upgrade(Struct, frozen=True, tag="upgrade"):
@@ -366,13 +391,18 @@ class Upgrade(Struct, frozen=True, tag="upgrade"):
 
 
 class Edit(Struct, frozen=True, tag="edit"):
-    """Change waiting or buried jobs; a buried one becomes ready as with `Kick`. None leaves a field as it is."""
+    """Change waiting or buried jobs; a buried one becomes ready as with `Kick`. None leaves a field as it is.
+
+    Attributes:
+        by: who does it; what the job was before is kept with it (see `Former`), unless this is empty.
+    """
 
     envelope: bytes | None = None
     crc: int | None = None
     queue: str | None = None
     priority: int | None = None
     tags: tuple[str, ...] | None = None
+    by: str = ""
 
 
 class Reschedule(Struct, frozen=True, tag="reschedule"):
@@ -535,6 +565,10 @@ class Engine(Protocol):
 
     def counts(self) -> list[Counts]:
         """Give the number of jobs by queue, task and state, as kept at write time."""
+        ...
+
+    def groups(self) -> list[Group]:
+        """Give the groups of buried jobs by id; jobs that were buried without an error are in none."""
         ...
 
     def queues(self) -> list[QueueInfo]:

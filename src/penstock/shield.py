@@ -18,6 +18,7 @@ from penstock.engine import (
     Engine,
     EngineInfo,
     Filter,
+    Group,
     Note,
     Page,
     QueueInfo,
@@ -118,6 +119,10 @@ class Shielded:
     def counts(self) -> list[Counts]:
         with shielded():
             return self._engine.counts()
+
+    def groups(self) -> list[Group]:
+        with shielded():
+            return self._engine.groups()
 
     def queues(self) -> list[QueueInfo]:
         with shielded():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple, replace
 
 from penstock.model.durations import LONGEST_S
+from penstock.model.groups import grouped
 from penstock.model.job import Change, Claim, Counters, Details, ErrorInfo, Fence, Home, JobId, Move
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Exponential, Fixed, Linear, Policy, Stage, Table
@@ -84,7 +85,7 @@ def test_task_names_the_time_of_its_own_retry() -> None:
 def test_last_failure_buries_the_job() -> None:
     change = settle(claim(Policy(max_attempts=3), attempts=2, failures=2), outcome(Ending.FAILED, error=ERROR), 0.5)
     assert verdict(change) == (Cause.BURY, State.BURIED, 0)
-    assert (change.error, change.counters.failures) == (ERROR, 3)
+    assert (change.error, change.counters.failures) == (grouped("default", "shop.charge", ERROR), 3)
 
 
 def test_task_that_asks_for_a_retry_gets_no_more_attempts_than_its_policy_gives() -> None:
@@ -190,9 +191,11 @@ def test_job_that_runs_at_most_once_goes_back_before_it_started(
 def test_job_that_runs_at_most_once_says_why_it_was_buried(ending: Ending, facts: dict[str, Any], why: str) -> None:
     because = f"{why}, but it may start only once (max_attempts=1, max_crashes=0)"
     bare = settle(claim(AT_MOST_ONCE), outcome(ending, **facts), 0.5)
-    assert bare.error == ErrorInfo(ending.value, message=because, attempt=1)
+    assert bare.error is not None
+    assert replace(bare.error, group="") == ErrorInfo(ending.value, message=because, attempt=1)
     told = settle(claim(AT_MOST_ONCE), outcome(ending, error=ERROR, **facts), 0.5)
-    assert told.error == replace(ERROR, message=f"no; {because}")
+    assert told.error is not None
+    assert replace(told.error, group="") == replace(ERROR, message=f"no; {because}")
 
 
 def test_snooze_waits_as_long_as_asked_and_is_free() -> None:
@@ -326,7 +329,7 @@ def test_the_error_of_an_attempt_is_never_dropped(held: Claim, ended: Outcome, l
     error = settle(held, replace(ended, error=ERROR), luck).error
     assert error is not None
     assert error.message.startswith(ERROR.message)
-    assert replace(error, message=ERROR.message) == ERROR
+    assert replace(error, message=ERROR.message, group="") == ERROR
 
 
 @given(POLICIES | st.just(AT_MOST_ONCE), st.lists(st.tuples(OUTCOMES, LUCK), max_size=40))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from penstock.engine import MOST_AT_ONCE, AddRequest, Alteration, Bury, Edit, Filter, Want, WorkerInfo
+from penstock.engine import MOST_AT_ONCE, AddRequest, Alteration, Bury, Edit, Filter, Kick, Want, WorkerInfo
 from penstock.model.errors import TextInvalid, Unsupported
 from penstock.model.job import (
     HIGHEST_PRIORITY,
@@ -32,6 +32,7 @@ _SOUGHT = {
     "task": "name of a task",
     "tag": "tag",
     "text": "text to look for",
+    "group": "id of a group",
     "before": "id of a job",
 }
 
@@ -168,7 +169,10 @@ def check_alteration(alteration: Alteration) -> None:
     """Refuse an edit that would give a job what it could not have been added with, and a reason that is no text."""
     if isinstance(alteration, Bury) and not isinstance(alteration.reason, str):
         raise ValueError(f"The reason {alteration.reason!r} is no text.")
+    if isinstance(alteration, Kick) and alteration.delay_ms < 0:
+        raise ValueError(f"A kick has a delay of {alteration.delay_ms} ms; it must be 0 or more.")
     if isinstance(alteration, Edit):
+        check_text("name of who edits", alteration.by)
         if alteration.queue is not None:
             check_queue(alteration.queue)
         if alteration.priority is not None:
@@ -180,7 +184,7 @@ def check_filter(which: Filter) -> None:
     if not 1 <= which.limit <= MOST_AT_ONCE:
         raise ValueError(f"A page of {which.limit} jobs was asked for; it may hold 1 to {MOST_AT_ONCE:,}.")
     check_texts("id of a job", which.ids or ())
-    for what in ("queue", "task", "tag", "text", "before"):
+    for what in _SOUGHT:
         check_text(_SOUGHT[what], getattr(which, what) or "")
 
 

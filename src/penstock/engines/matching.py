@@ -1,9 +1,21 @@
-"""Whether a job is one that a filter asks for, for stores that cannot say so themselves."""
+"""Which jobs a filter asks for, for what stores cannot say themselves."""
+
+from msgspec.structs import replace
 
 from penstock.engine import Filter
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
 from penstock.model.job import Job
+from penstock.model.states import State
+
+_BURIED = frozenset({State.BURIED})
+
+
+def narrowed(which: Filter) -> Filter:
+    """Give a filter with what follows from it: the jobs of a group are buried."""
+    if which.group is None:
+        return which
+    return replace(which, states=_BURIED if which.states is None else which.states & _BURIED)
 
 
 def matches(job: Job, which: Filter) -> bool:
@@ -14,6 +26,7 @@ def matches(job: Job, which: Filter) -> bool:
         and (which.task is None or job.task == which.task)
         and (which.tag is None or which.tag in job.details.tags)
         and (which.degraded is None or which.degraded == (job.degraded is not None))
+        and (which.group is None or which.group == job.group)
         and (which.text is None or any(_lower(which.text) in _lower(text) for text in _texts(job)))
     )
 

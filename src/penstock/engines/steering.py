@@ -5,11 +5,14 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from penstock.engine import Alteration, Bury, Cancel, Delete, Edit, Kick, Reschedule, Upgrade
-from penstock.model.job import Details, Job
+from penstock.model.groups import grouped
+from penstock.model.job import Counters, Details, ErrorInfo, Former, Job
+from penstock.model.retry import Policy
 from penstock.model.states import TRANSITIONS, Cause, State
 
-#: How many former envelopes of an edited job are kept.
-EDITS_KEPT = 5
+#: Of how many edits of a job it is kept what it was before, and how many bytes of its former envelopes.
+EDITS_KEPT = 20
+EDIT_BYTES_KEPT = 64 * 1024
 
 _CAUSES: dict[type, Cause] = {
     Cancel: Cause.CANCEL,
@@ -54,20 +57,54 @@ def returning_job(alteration: Alteration, job: Job) -> Job:
     )
 
 
-def edited(details: Details, envelope: bytes, crc: int | None, edit: Edit) -> tuple[Details, bytes, int | None]:
-    """Give details and envelope after an edit; the old envelope is kept in the details."""
+class Standing(NamedTuple):
+    """Where a job stands that is edited, and when."""
+
+    queue: str
+    priority: int
+    now_ms: int
+
+
+def edited(
+    details: Details, envelope: bytes, crc: int | None, edit: Edit, was: Standing
+) -> tuple[Details, bytes, int | None]:
+    """Give details and envelope after an edit; what a person has replaced is kept in the details."""
+    if edit.by and (former := _former(details, envelope, edit, was)) is not None:
+        details = replace(details, edits=_bounded((*details.edits, former)))
     if edit.tags is not None:
         details = replace(details, tags=edit.tags)
-    if edit.envelope is None:
-        return details, envelope, crc
-    old = envelope.decode("utf-8", "replace")
-    details = replace(details, edited_from=(*details.edited_from, old)[-EDITS_KEPT:])
-    return details, edit.envelope, edit.crc
+    return (details, envelope, crc) if edit.envelope is None else (details, edit.envelope, edit.crc)
 
 
-def edited_job(job: Job, edit: Edit) -> Job:
+def _former(details: Details, envelope: bytes, edit: Edit, was: Standing) -> Former | None:
+    """Give what an edit replaces, None if it is nothing."""
+    rewrites = edit.envelope not in (None, envelope)
+    former = Former(
+        was.now_ms,
+        edit.by,
+        envelope=envelope.decode("utf-8", "replace") if rewrites else "",
+        size=len(envelope) if rewrites else 0,
+        queue=was.queue if edit.queue not in (None, was.queue) else None,
+        priority=was.priority if edit.priority not in (None, was.priority) else None,
+        tags=details.tags if edit.tags not in (None, details.tags) else None,
+    )
+    return None if former == Former(was.now_ms, edit.by) else former
+
+
+def _bounded(edits: tuple[Former, ...]) -> tuple[Former, ...]:
+    """Keep the last edits, and of their envelopes the last ones that are not too long together."""
+    kept: list[Former] = []
+    left = EDIT_BYTES_KEPT
+    for former in reversed(edits[-EDITS_KEPT:]):
+        left -= len(former.envelope.encode())
+        kept.append(former if left >= 0 else replace(former, envelope=""))
+    return tuple(reversed(kept))
+
+
+def edited_job(job: Job, edit: Edit, now_ms: int) -> Job:
     """Give a job after an edit, where it stands."""
-    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit)
+    was = Standing(job.queue, job.priority, now_ms)
+    details, envelope, crc = edited(job.details, job.envelope, job.crc, edit, was)
     return replace(
         job,
         details=details,
@@ -76,6 +113,24 @@ def edited_job(job: Job, edit: Edit) -> Job:
         queue=job.queue if edit.queue is None else edit.queue,
         priority=job.priority if edit.priority is None else edit.priority,
     )
+
+
+def error_of_burial(bury: Bury, queue: str, task: str) -> ErrorInfo:
+    """Give the error of a job that a person buries."""
+    return grouped(queue, task, ErrorInfo("buried", message=bury.reason))
+
+
+def kicked_ms(alteration: Alteration, now_ms: int) -> int | None:
+    """Give when a job that is brought back is due; None if it is ready at once."""
+    return now_ms + alteration.delay_ms if isinstance(alteration, Kick) and alteration.delay_ms else None
+
+
+def renewed(alteration: Alteration, counters: Counters, terms: Policy) -> Counters:
+    """Give the counters of a job that is brought back: with new chances, or for a trial with one."""
+    fresh = counters.forgiven()
+    if isinstance(alteration, Kick) and alteration.trial:
+        return replace(fresh, failures=max(terms.max_attempts - 1, 0))
+    return fresh
 
 
 def rescheduled_ms(alteration: Reschedule, now_ms: int) -> int:

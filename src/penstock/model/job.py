@@ -146,10 +146,30 @@ class Home(Struct, frozen=True):
     queue: str
 
 
+class Former(Struct, frozen=True, omit_defaults=True):
+    """What a job was before a person edited it; what the edit left alone is None or empty.
+
+    Attributes:
+        at_ms: when it was edited.
+        by: who did it.
+        envelope: its envelope before, empty where too many bytes of envelopes were there to keep.
+        size: bytes of its envelope before, 0 if that was left alone.
+    """
+
+    at_ms: int
+    by: str
+    envelope: str = ""
+    size: int = 0
+    queue: str | None = None
+    priority: int | None = None
+    tags: tuple[str, ...] | None = None
+
+
 class Details(Struct, frozen=True, omit_defaults=True):
     """What the store keeps of a job but seldom looks at.
 
     Attributes:
+        edits: what it was before each time that a person edited it, the last 20, oldest first.
         avoid: the workers that were unfit for it, the last ones, oldest first.
         home: set from the moment on in which a fallback took the job over.
     """
@@ -165,7 +185,7 @@ class Details(Struct, frozen=True, omit_defaults=True):
     tick: Tick | None = None
     topic: str | None = None
     parent_job: JobId | None = None
-    edited_from: tuple[str, ...] = ()
+    edits: tuple[Former, ...] = ()
     avoid: tuple[Avoid, ...] = ()
     home: Home | None = None
 
@@ -215,6 +235,8 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
         at_ms: when the store learned of it; the engine fills it in.
         worker: the process that ran it.
         failure: whose fault it was, where the kind does not say it; see `failure_class`.
+        where: the innermost function of the application in which it was raised, as `shop.jobs:send`; not known of all.
+        group: which group of buried jobs its job belongs to, set where it buried the job; see `groups.group_of`.
     """
 
     kind: str
@@ -225,6 +247,8 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     at_ms: int = 0
     worker: str = ""
     failure: str = ""
+    where: str = ""
+    group: str = ""
 
     @property
     def failure_class(self) -> str:
@@ -374,6 +398,11 @@ class Job(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def terms(self) -> Policy:
         """What holds for the task that has the job now: the policy of its stage."""
         return self.policy.at(self.stage)
+
+    @property
+    def group(self) -> str:
+        """Which group of buried jobs it belongs to, empty if it is not buried."""
+        return self.error.group if self.state is State.BURIED and self.error is not None else ""
 
     @property
     def origin(self) -> str:

@@ -5,6 +5,7 @@ from typing import Final, assert_never
 from msgspec.structs import replace
 
 from penstock.model.durations import LONGEST_S
+from penstock.model.groups import grouped
 from penstock.model.job import NO_COUNTERS, Change, Claim, Counters, ErrorInfo, Home, Move
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.retry import Policy
@@ -177,13 +178,16 @@ def _started(claim: Claim) -> Counters:
 
 
 def _end(claim: Claim, outcome: Outcome, cause: Cause, state: State, counters: Counters) -> Change:
+    error = outcome.error
+    if state is State.BURIED and error is not None:
+        error = grouped(claim.queue, claim.task, error)
     return Change(
         id=claim.id,
         fence=claim.fence,
         cause=cause,
         next=state,
         counters=counters,
-        error=outcome.error,
+        error=error,
         ran_us=outcome.ran_us,
     )
 

@@ -29,6 +29,7 @@ from penstock.model.failures import NO_RULES, Classes, classify
 from penstock.model.job import UNREADABLE_COUNTERS, Claim, ErrorInfo, Progress
 from penstock.model.outcome import Ending, Outcome
 from penstock.once import OutcomeInvalid
+from penstock.worker.frames import own_frame
 
 log = logging.getLogger("penstock.worker")
 
@@ -318,6 +319,7 @@ def _error_info(claim: Claim, error: BaseException, fate: Fate) -> ErrorInfo:
         traceback="" if quiet else traceback_of(error),
         attempt=claim.attempt,
         failure=fate.failure,
+        where=own_frame(error.__traceback__),
     )
 
 

@@ -9,13 +9,16 @@ from penstock.engines.checks import refusal
 from penstock.engines.memory.store import Store, with_error
 from penstock.engines.steering import (
     edited_job,
+    error_of_burial,
+    kicked_ms,
     lifted_ms,
     may_alter,
     refused_upgrade,
+    renewed,
     rescheduled_ms,
     returning_job,
 )
-from penstock.model.job import ErrorInfo, Job, JobId
+from penstock.model.job import Job, JobId
 from penstock.model.states import State
 
 
@@ -60,15 +63,15 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
         case Cancel():
             store.end(job, State.CANCELLED)
         case Kick() | Upgrade():
-            _bring_back(store, job, returning_job(alteration, job), now)
+            _bring_back(store, job, returning_job(alteration, job), alteration, now)
         case Edit() if job.state.is_final:
-            _bring_back(store, job, edited_job(job, alteration), now)
+            _bring_back(store, job, edited_job(job, alteration, now), alteration, now)
         case Edit():
-            store.put(edited_job(job, alteration))
+            store.put(edited_job(job, alteration, now))
         case Reschedule():
             store.put(replace(job, state=State.SCHEDULED, due_ms=rescheduled_ms(alteration, now)))
         case Bury():
-            error = ErrorInfo(kind="buried", message=alteration.reason)
+            error = error_of_burial(alteration, job.queue, job.task)
             store.end(with_error(job, error, now), State.BURIED)
         case Delete():
             store.forget(job)
@@ -76,16 +79,17 @@ def _change(store: Store, job: Job, alteration: Alteration, now: int) -> None:
             assert_never(unknown)
 
 
-def _bring_back(store: Store, before: Job, job: Job, now: int) -> None:
-    """Make a job ready with new chances; a deadline that has passed would end it again, so it is lifted."""
+def _bring_back(store: Store, before: Job, job: Job, alteration: Alteration, now: int) -> None:
+    """Let a job begin anew, now or later; a deadline that has passed would end it again, so it is lifted."""
+    due_ms = kicked_ms(alteration, now)
     store.put(
         replace(
             job,
-            state=State.READY,
-            counters=job.counters.forgiven(),
+            state=State.READY if due_ms is None else State.SCHEDULED,
+            counters=renewed(alteration, job.counters, job.terms),
             cancel_requested=False,
             error=None,
-            due_ms=None,
+            due_ms=due_ms,
             ended_ms=None,
             expires_ms=lifted_ms(job.expires_ms, now),
         )

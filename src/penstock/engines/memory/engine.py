@@ -19,6 +19,7 @@ from penstock.engine import (
     Death,
     EngineInfo,
     Filter,
+    Group,
     Note,
     Page,
     QueueInfo,
@@ -154,6 +155,10 @@ class MemoryEngine:
     def counts(self) -> list[Counts]:
         with self._changed:
             return looking.counts(self._store)
+
+    def groups(self) -> list[Group]:
+        with self._changed:
+            return looking.groups(self._store)
 
     def queues(self) -> list[QueueInfo]:
         with self._changed:

@@ -1,8 +1,11 @@
 """What can be asked of the store without changing it."""
 
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
+from collections import defaultdict
+
+from penstock.engine import Counts, Filter, Group, Page, QueueInfo, WorkerView
 from penstock.engines.matching import matches
 from penstock.engines.memory.store import Store
+from penstock.model.job import Job
 
 
 def find(store: Store, which: Filter) -> Page:
@@ -18,6 +21,20 @@ def counts(store: Store) -> list[Counts]:
     """Give the counts that are not zero, by queue and task."""
     rows = ((key, {state: n for state, n in states.items() if n}) for key, states in store.counts.items())
     return [Counts(queue, task, states) for (queue, task), states in sorted(rows, key=lambda row: row[0]) if states]
+
+
+def groups(store: Store) -> list[Group]:
+    """Give the groups of buried jobs by id, each with its newest job."""
+    found: defaultdict[str, list[Job]] = defaultdict(list)
+    for job in store.jobs.values():
+        if job.group:
+            found[job.group].append(job)
+    return [_group(id, found[id]) for id in sorted(found)]
+
+
+def _group(id: str, jobs: list[Job]) -> Group:
+    times = [job.ended_ms or 0 for job in jobs]
+    return Group(id, len(jobs), min(times), max(times), max(job.id for job in jobs))
 
 
 def see_queues(store: Store) -> list[QueueInfo]:

@@ -16,14 +16,18 @@ from penstock.engines.postgres.exchanging import error_out
 from penstock.engines.postgres.store import Row, Session, flat
 from penstock.engines.steering import (
     Place,
+    Standing,
     edited,
+    error_of_burial,
+    kicked_ms,
     lifted_ms,
     may_alter,
     refused_upgrade,
+    renewed,
     rescheduled_ms,
     returning,
 )
-from penstock.model.job import Details, ErrorInfo, JobId
+from penstock.model.job import Counters, Details, ErrorInfo, JobId
 from penstock.model.states import State
 
 #: The states that are counted, in the order in which the statement `count` takes them.
@@ -44,6 +48,7 @@ class Altering:
     def __init__(self, session: Session, catalog: Catalog, alteration: Alteration, now_ms: int) -> None:
         self._session, self._catalog, self._now_ms = session, catalog, now_ms
         self._alteration = alteration
+        self._due_ms = kicked_ms(alteration, now_ms)
         self._moves: defaultdict[int, Counter[State]] = defaultdict(Counter)
 
     def run(self, ids: Sequence[JobId]) -> list[Altered]:
@@ -115,6 +120,8 @@ class Altering:
                 return None
             case Reschedule():
                 return State.SCHEDULED
+            case Kick() if self._due_ms is not None:
+                return State.SCHEDULED
             case Edit() if not state.is_final:
                 return state
             case _:
@@ -141,7 +148,7 @@ class Altering:
             case Cancel():
                 self._end(ids, State.CANCELLED)
             case Bury():
-                self._end(ids, State.BURIED, ErrorInfo("buried", message=alteration.reason))
+                self._bury(ids, hot, alteration)
             case Delete():
                 self._end(ids, State.CANCELLED)  # so that one path frees all that they hold
                 self._session.rows("forget", wire.texts(ids))
@@ -158,15 +165,23 @@ class Altering:
     def _end(self, ids: Sequence[JobId], state: State, error: ErrorInfo | None = None) -> None:
         self._session.rows("end_waiting", wire.texts(ids), state, error_out(error), self._now_ms)
 
+    def _bury(self, ids: Sequence[JobId], hot: dict[JobId, Row], bury: Bury) -> None:
+        """End jobs of each queue and task together, because their error names the group of those."""
+        keys = self._catalog.line_keys({hot[id][1] for id in ids})
+        together: defaultdict[tuple[str, str], list[JobId]] = defaultdict(list)
+        for id in ids:
+            key = keys[hot[id][1]]
+            together[key.queue, key.task].append(id)
+        for (queue, task), some in together.items():
+            self._end(some, State.BURIED, error_of_burial(bury, queue, task))
+
     def _kick_scheduled(self, row: Row) -> None:
-        id, line, counters = row[0], row[1], counters_in(row[5])
-        fresh = counters.forgiven()
+        id, line, stage, policy = row[0], row[1], row[8], row[9]
+        fresh = self._renewed(row[5], policy, stage)
         new = self._line(line, alone=fresh.runs_alone)
-        seq = self._session.value("draw_seq")
-        self._session.do("kick_scheduled", new, seq, counters_out(fresh), self._now_ms, id)
-        self._put_ready(id)
+        self._session.do("kick_scheduled", new, self._draw_seq(), self._due_ms, counters_out(fresh), self._now_ms, id)
         self._moves[line][State.SCHEDULED] -= 1
-        self._moves[new][State.READY] += 1
+        self._stand(id, new)
 
     def _reschedule(self, row: Row, is_ready: bool, alteration: Reschedule) -> None:
         id, line, seq = row[:3]
@@ -180,7 +195,7 @@ class Altering:
     def _edit(self, row: Row, is_ready: bool, edit: Edit) -> None:
         """Change a job where it stands; in another queue or with another priority it goes to the end of its line."""
         id, line, seq = row[:3]
-        details, envelope, crc = edited(details_in(row[4]), row[6], row[7], edit)
+        details, envelope, crc = edited(details_in(row[4]), row[6], row[7], edit, self._standing(line))
         new = self._line(line, edit)
         moves = new != line
         if moves and is_ready:
@@ -193,6 +208,26 @@ class Altering:
             state = State.READY if is_ready else State.SCHEDULED
             self._moves[line][state] -= 1
             self._moves[new][state] += 1
+
+    def _standing(self, line: int) -> Standing:
+        key = self._catalog.line_keys({line})[line]
+        return Standing(key.queue, -key.rank, self._now_ms)
+
+    def _renewed(self, stored: bytes | None, policy: int, stage: int) -> Counters:
+        terms = self._catalog.policy_values({policy})[policy].at(stage)
+        return renewed(self._alteration, counters_in(stored), terms)
+
+    def _draw_seq(self) -> int | None:
+        """Give a job that begins anew its place, None if it waits for its time."""
+        return self._session.value("draw_seq") if self._due_ms is None else None
+
+    def _stand(self, id: JobId, line: int) -> None:
+        """Let a job that begins anew wait for its time, or take its place in line."""
+        if self._due_ms is None:
+            self._put_ready(id)
+        else:
+            self._session.rows("ring", 3)
+        self._moves[line][State.READY if self._due_ms is None else State.SCHEDULED] += 1
 
     def _put_ready(self, id: JobId) -> None:
         self._session.do("put_ready", self._now_ms, id)
@@ -209,15 +244,16 @@ class Altering:
 
     def _revive(self, row: Row) -> None:
         """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
-        id, line, state, stored_details, stored_counters, stored_envelope, stored_crc, expires_ms, stage = row
+        id, line, state, stored_details, stored_counters, stored_envelope, stored_crc, expires_ms, stage, policy = row
         key = self._catalog.line_keys({line})[line]
         place, details = returning(self._alteration, Place(key.task, key.queue, stage), details_in(stored_details))
         edit = self._alteration if isinstance(self._alteration, Edit) else Edit()
-        counters = counters_in(stored_counters).forgiven()
-        details, envelope, crc = edited(details, stored_envelope, stored_crc, edit)
+        counters = self._renewed(stored_counters, policy, place.stage)
+        details, envelope, crc = edited(details, stored_envelope, stored_crc, edit, self._standing(line))
         new = self._line(line, edit, alone=counters.runs_alone, place=place)
         values: tuple[Any, ...] = (
-            self._session.value("draw_seq"),
+            self._draw_seq(),
+            self._due_ms,
             lifted_ms(expires_ms, self._now_ms),
             crc,
             new,
@@ -229,9 +265,8 @@ class Altering:
         )
         self._session.do("revive", *values)
         self._session.do("drop_ended", id)
-        self._put_ready(id)
         self._moves[line][State(state)] -= 1
-        self._moves[new][State.READY] += 1
+        self._stand(id, new)
 
     # -- lines and counts ---------------------------------------------------------------------------------------------
 

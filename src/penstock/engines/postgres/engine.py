@@ -21,6 +21,7 @@ from penstock.engine import (
     Death,
     EngineInfo,
     Filter,
+    Group,
     Note,
     Page,
     QueueInfo,
@@ -290,6 +291,9 @@ class PostgresEngine:
 
     def counts(self) -> list[Counts]:
         return self._read(lambda: reading.read_counts(self.store))
+
+    def groups(self) -> list[Group]:
+        return self._read(lambda: reading.read_groups(self.store))
 
     def queues(self) -> list[QueueInfo]:
         return self._read(lambda: reading.read_queues(self.store, self.store.row("now_ms", self._wall_ms())[0]))

@@ -287,6 +287,11 @@ SELECT j.id, j.state, j.line, j.policy, j.crc, j.created_ms, NULL::bigint, j.exp
     j.degraded
 FROM penstock.ended j
 
+-- name: groups
+-- Answered by the index alone, as far as vacuum has kept up.
+SELECT grp, count(*), min(ended_ms), max(ended_ms), max(id) FROM penstock.ended
+WHERE forget_ms IS NULL AND grp IS NOT NULL GROUP BY grp ORDER BY grp
+
 -- name: counts
 SELECT l.queue, l.task, sum(c.scheduled)::bigint, sum(c.ready)::bigint, sum(c.running)::bigint, sum(c.succeeded)::bigint,
     sum(c.cancelled)::bigint, sum(c.expired)::bigint, sum(c.buried)::bigint
@@ -359,10 +364,10 @@ SELECT r.id FROM penstock.jobs j JOIN penstock.ready r ON r.line = j.line AND r.
 ORDER BY r.line, r.seq FOR UPDATE OF r
 
 -- name: hot_rows
-SELECT id, line, seq, due_ms, details, counters, envelope, crc FROM penstock.jobs WHERE id = ANY (%s)
+SELECT id, line, seq, due_ms, details, counters, envelope, crc, stage, policy FROM penstock.jobs WHERE id = ANY (%s)
 
 -- name: cold_rows
-SELECT id, line, state, details, counters, envelope, crc, expires_ms, stage FROM penstock.ended WHERE id = ANY (%s)
+SELECT id, line, state, details, counters, envelope, crc, expires_ms, stage, policy FROM penstock.ended WHERE id = ANY (%s)
 ORDER BY id FOR UPDATE
 
 -- name: ask_cancel
@@ -372,7 +377,7 @@ UPDATE penstock.jobs SET cancel = true WHERE id = ANY (%s)
 SELECT nextval('penstock.ready_seq')
 
 -- name: kick_scheduled
-UPDATE penstock.jobs SET line = %s, seq = %s, due_ms = NULL, started = false, cancel = false, counters = %s, forgiven = true,
+UPDATE penstock.jobs SET line = %s, seq = %s, due_ms = %s, started = false, cancel = false, counters = %s, forgiven = true,
     expires_ms = CASE WHEN expires_ms > %s THEN expires_ms END WHERE id = %s
 
 -- name: put_ready
@@ -400,9 +405,9 @@ WHERE u.id = excluded.id OR u.free_ms <= %s
 SELECT penstock.hold_key(%s, %s)
 
 -- name: revive
-INSERT INTO penstock.jobs (id, seq, created_ms, expires_ms, claimed_ms, ran_us, crc, line, policy, claims, stage, forgiven,
+INSERT INTO penstock.jobs (id, seq, due_ms, created_ms, expires_ms, claimed_ms, ran_us, crc, line, policy, claims, stage, forgiven,
     keyed, process, counters, details, progress, history, envelope)
-SELECT id, %s, created_ms, %s, claimed_ms, ran_us, %s, %s, policy, claims, %s, true, keyed, process, %s, %s, progress,
+SELECT id, %s, %s, created_ms, %s, claimed_ms, ran_us, %s, %s, policy, claims, %s, true, keyed, process, %s, %s, progress,
     history, %s FROM penstock.ended WHERE id = %s
 
 -- name: drop_ended

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
+from penstock.engine import Counts, Filter, Group, Page, QueueInfo, WorkerView
 from penstock.engines.forms import counters_in, details_in, progress_in
+from penstock.engines.matching import narrowed
 from penstock.engines.postgres import wire
 from penstock.engines.postgres.catalog import Catalog
 from penstock.engines.postgres.store import Row, Store
@@ -46,6 +47,7 @@ class Reading:
 
     def find(self, which: Filter) -> Page:
         """Give the newest jobs that match; one more is read to know whether a page follows."""
+        which = narrowed(which)
         parts: list[str] = []
         values: list[Any] = []
         states = frozenset(State) if which.states is None else which.states
@@ -59,6 +61,8 @@ class Reading:
                 conditions.append("s.state = ANY (%s)")
                 parameters.append(wire.texts(sorted(states)))
             where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+            if which.group is not None:
+                source, parameters = f"{source} AND j.grp = %s", [which.group, *parameters]
             parts.append(f"(SELECT s.* FROM ({source}) s {where} ORDER BY s.id DESC LIMIT %s)")
             values += [*parameters, which.limit + 1]
         if not parts:
@@ -174,6 +178,11 @@ def read_counts(store: Store) -> list[Counts]:
         for queue, task, *counts in store.rows("counts")
     ]
     return [Counts(queue, task, states) for queue, task, states in rows if states]
+
+
+def read_groups(store: Store) -> list[Group]:
+    """Give the groups of buried jobs, by id."""
+    return [Group(*row) for row in store.rows("groups")]
 
 
 def read_queues(store: Store, now_ms: int) -> list[QueueInfo]:

@@ -20,13 +20,16 @@ from penstock.engines.redis.packing import (
 )
 from penstock.engines.steering import (
     edited_job,
+    error_of_burial,
+    kicked_ms,
     lifted_ms,
     may_alter,
     refused_upgrade,
+    renewed,
     rescheduled_ms,
     returning_job,
 )
-from penstock.model.job import ErrorInfo, Job, JobId
+from penstock.model.job import Job, JobId
 from penstock.model.states import State
 
 See = Callable[[Sequence[JobId]], tuple[int, list[Seen | None]]]
@@ -98,16 +101,16 @@ def _decide(seen: Seen | None, alteration: Alteration, now_ms: int) -> tuple[Sta
         case Kick() | Upgrade():
             if refused_upgrade(alteration, job.details) is not None:
                 return None
-            return State.READY, _back(seen, returning_job(alteration, job), now_ms)
+            return _back(seen, returning_job(alteration, job), alteration, now_ms)
         case Edit() if job.state.is_final:
-            return State.READY, _back(seen, edited_job(job, alteration), now_ms)
+            return _back(seen, edited_job(job, alteration, now_ms), alteration, now_ms)
         case Edit():
-            changed = edited_job(job, alteration)
+            changed = edited_job(job, alteration, now_ms)
             return job.state, ("stay", rewritten(seen.body, changed), changed.queue, changed.task)
         case Reschedule():
             return State.SCHEDULED, ("wait", rescheduled_ms(alteration, now_ms))
         case Bury():
-            error = error_out(ErrorInfo(kind="buried", message=alteration.reason))
+            error = error_out(error_of_burial(alteration, job.queue, job.task))
             return State.BURIED, ("end", NUMBERS[State.BURIED], error)
         case Delete():
             return None, ("delete",)
@@ -121,8 +124,11 @@ def _refusal(seen: Seen | None, alteration: Alteration) -> str:
     return refused_upgrade(alteration, seen.job.details) or refusal(seen.job.state)
 
 
-def _back(seen: Seen, job: Job, now_ms: int) -> tuple[Argument, ...]:
-    job = replace(job, counters=job.counters.forgiven(), expires_ms=lifted_ms(job.expires_ms, now_ms))
+def _back(seen: Seen, job: Job, alteration: Alteration, now_ms: int) -> tuple[State, tuple[Argument, ...]]:
+    counters = renewed(alteration, job.counters, job.terms)
+    job = replace(job, counters=counters, expires_ms=lifted_ms(job.expires_ms, now_ms))
+    due_ms = kicked_ms(alteration, now_ms)
     more = attempt(job) if has_attempt(job) else b""
     history = history_out(job.history, forgiven=True)
-    return "back", rewritten(seen.body, job), job.queue, job.task, more, history
+    words = ("back", rewritten(seen.body, job), job.queue, job.task, more, history)
+    return (State.READY, (*words, "")) if due_ms is None else (State.SCHEDULED, (*words, due_ms))

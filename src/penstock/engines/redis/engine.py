@@ -23,6 +23,7 @@ from penstock.engine import (
     Death,
     EngineInfo,
     Filter,
+    Group,
     Note,
     Page,
     QueueInfo,
@@ -321,6 +322,9 @@ class RedisEngine:
 
     def counts(self) -> list[Counts]:
         return reading.counts(self._run("queues", []))
+
+    def groups(self) -> list[Group]:
+        return reading.groups(self._run("groups", []))
 
     def queues(self) -> list[QueueInfo]:
         return reading.queues(self._run("queues", []))

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerInfo, WorkerView
-from penstock.engines.matching import matches
+from penstock.engine import Counts, Filter, Group, Page, QueueInfo, WorkerInfo, WorkerView
+from penstock.engines.matching import matches, narrowed
 from penstock.engines.redis.packing import NUMBERED, NUMBERS, Argument, fence_in, read_jobs
 from penstock.engines.redis.wire import Reply
 from penstock.model.job import Job, JobId, ProcessId
 from penstock.model.states import WAITING, State
 
-__all__ = ["counts", "fence_in", "find", "queues", "workers"]
+__all__ = ["counts", "fence_in", "find", "groups", "queues", "workers"]
 
 #: How many ids one step looks at: about 2 ms of the server's time.
 _STEP = 1000
@@ -28,6 +28,7 @@ _UNFINISHED = WAITING | {State.RUNNING}
 
 def find(which: Filter, run: Run, translated: Callable[[], AbstractContextManager[None]]) -> Page:
     """Walk the ids downwards in bounded steps; every job that is there all the while is looked at once."""
+    which = narrowed(which)
     found: list[Job] = []
     if which.states is not None and not which.states:
         return Page((), None)
@@ -46,7 +47,7 @@ def _few(which: Filter, run: Run) -> list[JobId] | None:
     """Give the ids of the jobs in the states that are asked for, if they are few; None if it is better to walk."""
     if which.states is None or State.READY in which.states:
         return None
-    told = run("standing", ["".join(str(NUMBERS[state]) for state in which.states), _FEW])
+    told = run("standing", ["".join(str(NUMBERS[state]) for state in which.states), _FEW, which.group or ""])
     return None if told is None else [JobId(id.decode()) for id in told[0]]
 
 
@@ -102,6 +103,14 @@ def counts(told: Sequence[Any]) -> list[Counts]:
 
 def _name(item: tuple[tuple[str, str], Any]) -> tuple[str, str]:
     return item[0]
+
+
+def groups(told: Sequence[Any]) -> list[Group]:
+    found = [
+        Group(id.decode(), count, int(first_ms), int(last_ms), JobId(sample.decode()))
+        for id, count, first_ms, last_ms, sample in told
+    ]
+    return sorted(found, key=lambda group: group.id)
 
 
 def queues(told: Sequence[Any]) -> list[QueueInfo]:

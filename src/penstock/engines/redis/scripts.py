@@ -12,7 +12,8 @@ _FOLDER = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 _VERBS = (
     *("open", "enrol", "add", "add_plain", "divide", "exchange", "renew", "tend", "begin", "record", "share", "note"),
-    *("get", "find", "standing", "ended", "queues", "workers", "load", "alter", "alter_queue", "drain", "evict"),
+    *("get", "find", "standing", "ended", "groups", "queues", "workers", "load", "alter", "alter_queue", "drain"),
+    "evict",
 )
 
 #: The scripts that a server without memory refuses.

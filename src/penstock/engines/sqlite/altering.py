@@ -11,14 +11,18 @@ from penstock.engines.sqlite.step import LaneKey, Step, numbers
 from penstock.engines.sqlite.tending import forget_ended
 from penstock.engines.steering import (
     Place,
+    Standing,
     edited,
+    error_of_burial,
+    kicked_ms,
     lifted_ms,
     may_alter,
     refused_upgrade,
+    renewed,
     rescheduled_ms,
     returning,
 )
-from penstock.model.job import Counters, Details, ErrorInfo, JobId
+from penstock.model.job import Details, JobId
 from penstock.model.states import State
 
 
@@ -62,14 +66,14 @@ def _change_waiting(step: Step, job: Waiting, row: tuple[Any, ...], alteration: 
             end_waiting(step, [job], State.CANCELLED)
             return State.CANCELLED
         case Bury():
-            end_waiting(step, [job], State.BURIED, ErrorInfo("buried", message=alteration.reason))
+            key = step.lane_key(job.lane)
+            end_waiting(step, [job], State.BURIED, error_of_burial(alteration, key.queue, key.task))
             return State.BURIED
         case Delete():
             _delete_waiting(step, job)
             return None
         case Kick():
-            _kick_scheduled(step, job, counters_in(row[8]))
-            return State.READY
+            return _kick_scheduled(step, job, row, alteration)
         case Reschedule():
             _reschedule(step, job, alteration)
             return State.SCHEDULED
@@ -89,14 +93,14 @@ def _delete_waiting(step: Step, job: Waiting) -> None:
     forget_ended(step, [(row[0], row[1], row[2], row[3], row[4])])
 
 
-def _kick_scheduled(step: Step, job: Waiting, counters: Counters) -> None:
-    fresh = counters.forgiven()
+def _kick_scheduled(step: Step, job: Waiting, row: tuple[Any, ...], kick: Kick) -> State:
+    fresh = renewed(kick, counters_in(row[8]), step.policy_value(job.policy).at(row[11]))
     lane = step.lane(step.lane_key(job.lane)._replace(alone=fresh.runs_alone))
-    seq = step.draw_seq()
-    step.db.execute(SQL["kick_scheduled"], (lane, seq, counters_out(fresh), step.now_ms, job.id))
-    _put_ready(step, lane, job.rank, seq, job.id)
+    due_ms = kicked_ms(kick, step.now_ms)
+    seq = step.draw_seq() if due_ms is None else 0
+    step.db.execute(SQL["kick_scheduled"], (lane, seq, due_ms, counters_out(fresh), step.now_ms, job.id))
     step.count(job.lane, State.SCHEDULED, -1)
-    step.count(lane, State.READY, 1)
+    return _stand(step, lane, job.rank, seq, job.id, due_ms)
 
 
 def _reschedule(step: Step, job: Waiting, alteration: Reschedule) -> None:
@@ -111,8 +115,9 @@ def _reschedule(step: Step, job: Waiting, alteration: Reschedule) -> None:
 
 def _edit_waiting(step: Step, job: Waiting, row: tuple[Any, ...], edit: Edit) -> None:
     """Change a job where it stands; in another lane or with another priority it goes to the end of its line."""
-    details, envelope, crc = edited(details_in(job.details), row[9], row[10], edit)
     key = step.lane_key(job.lane)
+    was = Standing(key.queue, -job.rank, step.now_ms)
+    details, envelope, crc = edited(details_in(job.details), row[9], row[10], edit, was)
     lane = step.lane(key if edit.queue is None else key._replace(queue=edit.queue))
     rank = job.rank if edit.priority is None else -edit.priority
     moves = (lane, rank) != (job.lane, job.rank)
@@ -123,6 +128,17 @@ def _edit_waiting(step: Step, job: Waiting, row: tuple[Any, ...], edit: Edit) ->
         _put_ready(step, lane, rank, seq, job.id)
     step.count(job.lane, job.state, -1)
     step.count(lane, job.state, 1)
+
+
+def _stand(step: Step, lane: int, rank: int, seq: int, id: str, due_ms: int | None) -> State:
+    """Let a job that begins anew wait for its time, or take its place in line; gives its state."""
+    if due_ms is None:
+        _put_ready(step, lane, rank, seq, id)
+    else:
+        step.due = True
+    state = State.READY if due_ms is None else State.SCHEDULED
+    step.count(lane, state, 1)
+    return state
 
 
 def _put_ready(step: Step, lane: int, rank: int, seq: int, id: str) -> None:
@@ -146,8 +162,7 @@ def _alter_ended(step: Step, row: tuple[Any, ...], alteration: Alteration) -> Al
         return Altered(id, state, state, refused)
     key = step.lane_key(row[2])
     going_on = returning(alteration, Place(key.task, key.queue, row[10]), details)
-    _revive(step, row, alteration if isinstance(alteration, Edit) else Edit(), *going_on)
-    return Altered(id, state, State.READY)
+    return Altered(id, state, _revive(step, row, alteration, *going_on))
 
 
 def _key_refusal(step: Step, id: JobId, details: Details) -> str | None:
@@ -159,17 +174,21 @@ def _key_refusal(step: Step, id: JobId, details: Details) -> str | None:
     return None if row is None or row[0] == id else f"unique key {unique.key!r} is held by {row[0]}"
 
 
-def _revive(step: Step, row: tuple[Any, ...], edit: Edit, place: Place, details: Details) -> None:
+def _revive(step: Step, row: tuple[Any, ...], alteration: Alteration, place: Place, details: Details) -> State:
     """Bring an ended job back with new chances; a deadline that has passed would end it again, so it is lifted."""
-    ended, id, old_lane, state, _, stored_counters, stored_envelope, stored_crc, old_rank, expires_ms, _ = row
-    counters = counters_in(stored_counters).forgiven()
-    details, envelope, crc = edited(details, stored_envelope, stored_crc, edit)
+    ended, id, old_lane, state, _, stored_counters, stored_envelope, stored_crc, old_rank, expires_ms, _, policy = row
+    edit = alteration if isinstance(alteration, Edit) else Edit()
+    counters = renewed(alteration, counters_in(stored_counters), step.policy_value(policy).at(place.stage))
+    was = Standing(place.queue, -old_rank, step.now_ms)
+    details, envelope, crc = edited(details, stored_envelope, stored_crc, edit, was)
     fair_key = step.lane_key(old_lane).fair_key
     lane = step.lane(LaneKey(edit.queue or place.queue, place.task, fair_key, counters.runs_alone))
     rank = old_rank if edit.priority is None else -edit.priority
-    seq = step.draw_seq()
+    due_ms = kicked_ms(alteration, step.now_ms)
+    seq = step.draw_seq() if due_ms is None else 0
     values = {
         "seq": seq,
+        "due_ms": due_ms,
         "lane": lane,
         "rank": rank,
         "crc": crc,
@@ -184,9 +203,8 @@ def _revive(step: Step, row: tuple[Any, ...], edit: Edit, place: Place, details:
     step.db.execute(SQL["drop_ended"], (numbers([ended]),))
     if details.unique is not None and details.unique.until == "ended":
         step.db.execute(SQL["hold_unique"], (details.unique.key, id, None))
-    _put_ready(step, lane, rank, seq, id)
     step.count(old_lane, State(state), -1)
-    step.count(lane, State.READY, 1)
+    return _stand(step, lane, rank, seq, id, due_ms)
 
 
 # -- queues -----------------------------------------------------------------------------------------------------------

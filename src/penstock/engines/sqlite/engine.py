@@ -21,6 +21,7 @@ from penstock.engine import (
     Death,
     EngineInfo,
     Filter,
+    Group,
     Note,
     Page,
     QueueInfo,
@@ -195,6 +196,9 @@ class SqliteEngine:
 
     def counts(self) -> list[Counts]:
         return self._read(reading.read_counts)
+
+    def groups(self) -> list[Group]:
+        return self._read(reading.read_groups)
 
     def queues(self) -> list[QueueInfo]:
         return self._read(lambda db: reading.read_queues(db, self._clock.wall_ms()))

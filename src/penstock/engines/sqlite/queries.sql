@@ -366,6 +366,11 @@ SELECT state FROM ended WHERE id = ?
 SELECT queue, task, what, sum(count) FROM counters CROSS JOIN lanes USING (lane) WHERE what < 8
 GROUP BY queue, task, what HAVING sum(count) <> 0 ORDER BY queue, task, what
 
+-- name: groups
+-- Answered by the index alone.
+SELECT grp, count(*), min(ended_ms), max(ended_ms), max(id) FROM ended INDEXED BY ended_groups
+WHERE forget_ms IS NULL AND grp IS NOT NULL GROUP BY grp ORDER BY grp
+
 -- name: lanes_where
 SELECT lane FROM lanes WHERE (:queue IS NULL OR queue = :queue) AND (:task IS NULL OR task = :task)
 
@@ -411,12 +416,12 @@ SELECT 1 FROM json_each(?) WHERE value NOT IN (SELECT id FROM jobs WHERE id = va
 -- Steering -------------------------------------------------------------------------------------------------------------
 
 -- name: hot_row
-SELECT j.id, j.lane, j.rank, j.seq, j.due_ms, j.policy, j.details, j.history, j.counters, j.envelope, j.crc,
+SELECT j.id, j.lane, j.rank, j.seq, j.due_ms, j.policy, j.details, j.history, j.counters, j.envelope, j.crc, j.stage,
     EXISTS (SELECT 1 FROM ready r WHERE r.lane = j.lane AND r.rank = j.rank AND r.seq = j.seq)
 FROM jobs j WHERE j.id = ?
 
 -- name: cold_row
-SELECT ended, id, lane, state, details, counters, envelope, crc, rank, expires_ms, stage FROM ended WHERE id = ?
+SELECT ended, id, lane, state, details, counters, envelope, crc, rank, expires_ms, stage, policy FROM ended WHERE id = ?
 
 -- name: ask_cancel
 UPDATE jobs SET cancel = 1 WHERE id = ?
@@ -429,13 +434,13 @@ UPDATE processes SET steer = 1, cancels = 1 WHERE process IN (SELECT process FRO
 
 -- name: revive
 -- An ended job becomes an unfinished one: named parameters are what changes.
-INSERT INTO jobs (id, lane, rank, seq, policy, crc, created_ms, expires_ms, details, envelope, claims, stage, counters,
-    claimed_ms, ran_us, process, progress, history, forgiven)
-SELECT id, :lane, :rank, :seq, policy, :crc, created_ms, :expires_ms, :details, :envelope, claims, :stage, :counters,
+INSERT INTO jobs (id, lane, rank, seq, due_ms, policy, crc, created_ms, expires_ms, details, envelope, claims, stage,
+    counters, claimed_ms, ran_us, process, progress, history, forgiven)
+SELECT id, :lane, :rank, :seq, :due_ms, policy, :crc, created_ms, :expires_ms, :details, :envelope, claims, :stage, :counters,
     claimed_ms, ran_us, process, progress, history, 1 FROM ended WHERE ended = :ended
 
 -- name: kick_scheduled
-UPDATE jobs SET lane = ?, seq = ?, due_ms = NULL, started = 0, cancel = 0, counters = ?, forgiven = 1,
+UPDATE jobs SET lane = ?, seq = ?, due_ms = ?, started = 0, cancel = 0, counters = ?, forgiven = 1,
     expires_ms = CASE WHEN expires_ms <= ? THEN NULL ELSE expires_ms END WHERE id = ?
 
 -- name: edit

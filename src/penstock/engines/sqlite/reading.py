@@ -4,8 +4,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.engine import Counts, Filter, Page, QueueInfo, WorkerView
+from penstock.engine import Counts, Filter, Group, Page, QueueInfo, WorkerView
 from penstock.engines.forms import counters_in, details_in, history_in, progress_in
+from penstock.engines.matching import narrowed
 from penstock.engines.sqlite.queries import SQL
 from penstock.engines.sqlite.step import COUNTED, Catalog, numbers, texts
 from penstock.engines.views import views_of
@@ -35,6 +36,7 @@ class Reading:
 
     def find(self, which: Filter) -> Page:
         """Give the newest jobs that match; one more is read to know whether a page follows."""
+        which = narrowed(which)
         conditions, parameters = self._conditions(which)
         jobs: list[Job] = []
         if (which.states is None or which.states & _UNFINISHED) and which.degraded is not True:
@@ -72,8 +74,12 @@ class Reading:
             values.append(texts(which.states))
         if which.degraded is not None:
             clauses.append("j.degraded IS NOT NULL" if which.degraded else "j.degraded IS NULL")
-        where = " AND ".join(clauses) or "1"
         source = "ended j INDEXED BY ended_buried" if which.states == _BURIED else "ended j"
+        if which.group is not None and which.states == _BURIED:
+            source = "ended j INDEXED BY ended_groups"
+            clauses.append("j.grp = ?")
+            values.append(which.group)
+        where = " AND ".join(clauses) or "1"
         query = f"SELECT {_COLD} FROM {source} WHERE {where} ORDER BY j.id DESC LIMIT ?"
         return [self._cold_job(row) for row in self._db.execute(query, (*values, which.limit + 1)).fetchall()]
 
@@ -173,6 +179,10 @@ def read_counts(db: sqlite3.Connection) -> list[Counts]:
     for queue, task, what, count in db.execute(SQL["counts"]).fetchall():
         found.setdefault((queue, task), {})[COUNTED[what]] = count
     return [Counts(queue, task, states) for (queue, task), states in found.items()]
+
+
+def read_groups(db: sqlite3.Connection) -> list[Group]:
+    return [Group(*row) for row in db.execute(SQL["groups"]).fetchall()]
 
 
 def read_queues(db: sqlite3.Connection, now_ms: int) -> list[QueueInfo]:

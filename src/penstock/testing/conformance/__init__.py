@@ -14,6 +14,7 @@ from penstock.testing.conformance import (
     altering,
     exchanging,
     falling,
+    grouping,
     leasing,
     loading,
     looking,
@@ -75,6 +76,7 @@ class EngineConformance:
     TestSharing = sharing.Sharing
     TestLooking = looking.Looking
     TestFinding = looking.Finding
+    TestGrouping = grouping.Grouping
     TestWaiting = looking.Waiting
     TestHandles = looking.Handles
     TestRacing = racing.Racing

@@ -1,9 +1,11 @@
 """`alter` and `alter_queue`: what a person does by hand, beyond the rows of the transition table."""
 
+from typing import Any
+
 import pytest
 
 from penstock.engine import Added, Altered, Bury, Cancel, Delete, Edit, Kick, Note, Reschedule
-from penstock.model.job import Claim, Counters, Details, JobId
+from penstock.model.job import Claim, Counters, Details, Former, JobId
 from penstock.model.outcome import Ending
 from penstock.model.retry import Policy
 from penstock.model.states import State
@@ -128,21 +130,91 @@ class Kicking(Conformance):
         trial.engine.alter_queue("default", max_jobs=0)
         assert trial.alter(claim.id, Kick()).refused is None
 
+    @pytest.mark.parametrize("before", [State.BURIED, State.SCHEDULED])
+    def test_kick_with_a_delay_lets_the_job_begin_anew_later(self, trial: Trial, before: State) -> None:
+        id = bury(trial).id if before is State.BURIED else trial.add(delay_ms=9000, policy=Policy(max_attempts=1))
+        assert trial.alter(id, Kick(delay_ms=700)) == Altered(id, before, State.SCHEDULED)
+        job = trial.job(id)
+        assert (job.state, job.due_ms, job.counters, job.error) == (
+            State.SCHEDULED,
+            trial.clock.wall_ms() + 700,
+            Counters(),
+            None,
+        )
+        assert trial.counts() == trial.recount()
+        assert trial.claim() == ()
+        trial.clock.turn(700)
+        assert trial.tend().due == 1
+        assert trial.claim_one().id == id
+
+    def test_job_that_is_kicked_for_later_holds_its_key_again(self, trial: Trial) -> None:
+        claim = bury(trial, details=unique("k"))
+        trial.alter(claim.id, Kick(delay_ms=700))
+        assert trial.add(details=unique("k")) == claim.id
+
+    def test_trial_has_one_attempt(self, trial: Trial) -> None:
+        claim = trial.run(policy=Policy(max_attempts=3))
+        trial.end(claim, Ending.FAILED, verdict="bury")
+        trial.alter(claim.id, Kick(trial=True))
+        again = trial.claim_one()
+        assert (again.counters, again.attempt) == (Counters(failures=2), 1)
+        trial.end(again, Ending.FAILED)
+        assert trial.state(claim.id) is State.BURIED
+
+    def test_trial_of_a_scheduled_job_has_one_attempt_too(self, trial: Trial) -> None:
+        id = trial.add(delay_ms=5000, policy=Policy(max_attempts=3))
+        trial.alter(id, Kick(trial=True))
+        assert trial.claim_one().counters == Counters(failures=2)
+
+    def test_delay_below_zero_is_refused(self, trial: Trial) -> None:
+        with pytest.raises(ValueError, match="-1 ms"):
+            trial.alter(trial.add(delay_ms=5000), Kick(delay_ms=-1))
+
 
 class Editing(Conformance):
     def test_edited_arguments_replace_the_old_which_are_kept(self, trial: Trial) -> None:
         id = trial.add(args="[1]", crc=1)
         old = trial.job(id).envelope
-        trial.alter(id, Edit(envelope=b"new", crc=2))
+        trial.clock.turn(70)
+        trial.alter(id, Edit(envelope=b"new", crc=2, by="ada"))
         job = trial.job(id)
-        assert (job.envelope, job.crc, job.details.edited_from) == (b"new", 2, (old.decode(),))
+        former = Former(trial.clock.wall_ms(), "ada", envelope=old.decode(), size=len(old))
+        assert (job.envelope, job.crc, job.details.edits) == (b"new", 2, (former,))
         assert trial.claim_one().envelope == b"new"
 
-    def test_last_five_envelopes_are_kept(self, trial: Trial) -> None:
+    @pytest.mark.parametrize("is_buried", [False, True])
+    def test_all_that_a_person_replaces_is_kept_and_nothing_else(self, trial: Trial, is_buried: bool) -> None:
+        fields: dict[str, Any] = {"queue": "mail", "priority": 3, "details": Details(tags=("red",))}
+        id = bury(trial, **fields).id if is_buried else trial.add(**fields)
+        now = trial.clock.wall_ms()
+        trial.alter(id, Edit(queue="slow", priority=4, tags=("blue",), by="ada"))
+        trial.alter(id, Edit(queue="slow", priority=5, tags=("blue",), by="bob"))
+        trial.alter(id, Edit(queue="slow", by="bob"))
+        assert trial.job(id).details.edits == (
+            Former(now, "ada", queue="mail", priority=3, tags=("red",)),
+            Former(now, "bob", priority=4),
+        )
+
+    def test_edit_by_nobody_is_not_kept(self, trial: Trial) -> None:
         id = trial.add()
-        for number in range(7):
-            trial.alter(id, Edit(envelope=str(number).encode()))
-        assert trial.job(id).details.edited_from == ("1", "2", "3", "4", "5")
+        trial.alter(id, Edit(envelope=b"new", queue="mail"))
+        assert trial.job(id).details == Details()
+
+    def test_last_twenty_edits_are_kept(self, trial: Trial) -> None:
+        id = trial.add()
+        for number in range(22):
+            trial.alter(id, Edit(envelope=str(number).encode(), by="ada"))
+        assert [former.envelope for former in trial.job(id).details.edits] == [str(n) for n in range(1, 21)]
+
+    def test_long_envelopes_are_kept_as_far_as_there_is_room(self, trial: Trial) -> None:
+        """An edit can always be told, but not what megabytes it replaced."""
+        id = trial.add()
+        for letter, size in zip(
+            (b"a", b"b", b"c", b"d", b"e", b"f"), (30_000, 30_000, 70_000, 30_000, 30_000, 1), strict=True
+        ):
+            trial.alter(id, Edit(envelope=letter * size, by="ada"))
+        kept = [(former.size, len(former.envelope)) for former in trial.job(id).details.edits][1:]
+        assert kept == [(30_000, 0), (30_000, 0), (70_000, 0), (30_000, 30_000), (30_000, 30_000)]
 
     def test_what_is_not_named_stays(self, trial: Trial) -> None:
         details = Details(tags=("red",), topic="orders")
@@ -293,9 +365,9 @@ class Queues(Conformance):
         assert trial.engine.queues() == []
 
 
-def bury(trial: Trial, details: Details | None = None) -> Claim:
-    """Let a job fail for good."""
-    claim = trial.run(P1, policy=Policy(max_attempts=1), details=details or Details(), priority=100)
+def bury(trial: Trial, **fields: Any) -> Claim:
+    """Let a job fail for good; it is the next in line unless it has a priority of its own."""
+    claim = trial.run(P1, policy=Policy(max_attempts=1), **{"priority": 100, **fields})
     trial.end(claim, Ending.FAILED)
     assert trial.state(claim.id) is State.BURIED
     return claim

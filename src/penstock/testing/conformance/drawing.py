@@ -52,6 +52,7 @@ POLICIES = (
     ),
 )
 
+places = st.sampled_from(["", "shop:send"])
 durations = st.sampled_from([0, 1, 999, 1000, 3000])
 uniques = st.builds(
     Unique,
@@ -89,7 +90,7 @@ alterations: st.SearchStrategy[Alteration] = st.one_of(
     st.just(Cancel()),
     st.just(Cancel()),
     st.just(Kick()),
-    st.just(Kick()),
+    st.builds(Kick, delay_ms=durations, trial=st.booleans()),
     st.just(Delete()),
     st.just(Upgrade()),
     st.builds(Bury, reason=st.sampled_from(["wrong", "odd"])),
@@ -100,6 +101,7 @@ alterations: st.SearchStrategy[Alteration] = st.one_of(
         queue=st.sampled_from([None, "mail"]),
         priority=st.sampled_from([None, 0, 5]),
         tags=st.sampled_from([None, ("new",)]),
+        by=st.sampled_from(["", "ada"]),
     ),
 )
 some = st.lists(st.integers(0, 99), min_size=1, max_size=4)
@@ -143,7 +145,9 @@ def outcomes(draw: st.DrawFn) -> Outcome:
     return Outcome(
         ending=ending,
         result=draw(st.sampled_from([b"1", b'"two"'])) if ending is Ending.SUCCEEDED else None,
-        error=ErrorInfo(ending.value, message=draw(st.sampled_from(["odd", "even"]))) if failed else None,
+        error=ErrorInfo(ending.value, message=draw(st.sampled_from(["odd", "even"])), where=draw(places))
+        if failed
+        else None,
         after_ms=draw(st.sampled_from([None, 0, 1000])),
         started=draw(st.booleans()),
         cancel_requested=draw(st.booleans()),

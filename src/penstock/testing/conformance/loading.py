@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from penstock.engine import Added, Delete, Edit, Kick, Subject, Tended
 from penstock.model.errors import IdempotencyConflict, PenstockError, UniqueConflict, Unsupported
-from penstock.model.job import Avoid, Counters, Details, ErrorInfo, Job, JobId, NewJob, ProcessId, Progress
+from penstock.model.job import Avoid, Counters, Details, ErrorInfo, Former, Job, JobId, NewJob, ProcessId, Progress
 from penstock.model.outcome import Ending
 from penstock.model.retry import Policy
 from penstock.model.states import FINAL, State
@@ -352,7 +352,11 @@ def seasoned_job(state: State, **fields: Any) -> Job:
         "priority": 9,
         "policy": Policy(max_attempts=9, max_crashes=8, keep_ms=9_000_000),
         "details": Details(
-            tags=("red",), idempotency_key="i", topic="orders", edited_from=("old",), avoid=(Avoid("w9", "boot", 7, 5),)
+            tags=("red",),
+            idempotency_key="i",
+            topic="orders",
+            edits=(Former(7, "ada", envelope="old", size=3),),
+            avoid=(Avoid("w9", "boot", 7, 5),),
         ),
         "counters": counters,
         "claim_number": 12,

@@ -33,6 +33,7 @@ UNFIT_TEXTS: dict[str, Callable[[Engine, str], object]] = {
     "find queue": lambda engine, text: engine.find(Filter(queue=text)),
     "find task": lambda engine, text: engine.find(Filter(task=text)),
     "find tag": lambda engine, text: engine.find(Filter(tag=text)),
+    "find group": lambda engine, text: engine.find(Filter(group=text)),
     "find text": lambda engine, text: engine.find(Filter(text=text)),
     "find before": lambda engine, text: engine.find(Filter(before=JobId(text))),
     "alter": lambda engine, text: engine.alter([JobId(text)], Cancel()),

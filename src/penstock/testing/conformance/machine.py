@@ -305,6 +305,13 @@ class Rivals(RuleBasedStateMachine):
         self.both(lambda side: side.engine.get(ids))
         self.both(lambda side: side.engine.find(replace(which, ids=ids if by_id else None)))
 
+    @precondition(lambda self: self.model.engine.groups())
+    @rule(which=drawing.filters, pick=st.integers(0, 99))
+    def look_at_a_group(self, which: Filter, pick: int) -> None:
+        group = self._pick(self.model.engine.groups(), pick).id
+        self.both(lambda side: side.engine.find(Filter(group=group)))
+        self.both(lambda side: side.engine.find(replace(which, group=group)))
+
     @invariant()
     def stores_are_alike(self) -> None:
         expected, found = self.model.state(), self.tested.state()

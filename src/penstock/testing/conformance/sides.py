@@ -102,6 +102,7 @@ class Side:
             "jobs": {job.id: job for job in jobs},
             "order": [job.id for job in jobs],
             "counts": engine.counts(),
+            "groups": [replace(group, sample=JobId("")) for group in engine.groups()],
             "queues": [replace(queue, rate=0.0) for queue in engine.queues()],
             "workers": [replace(view, processes=tuple(sorted(view.processes))) for view in engine.workers()],
             "logs": {job.id: engine.log(job.id) for job in jobs},

@@ -116,6 +116,8 @@ def move(trial: Trial, id: JobId, before: State | None, cause: Cause, after: Sta
     """Let `cause` happen to the job."""
     if before is State.RUNNING:
         _end(trial, cause, after)
+    elif cause is Cause.KICK and after is State.SCHEDULED:
+        assert trial.alter(id, Kick(delay_ms=5000)) == Altered(id, before, after)
     elif cause in ALTERATIONS:
         assert trial.alter(id, ALTERATIONS[cause]) == Altered(id, before, after)
     elif cause is Cause.ADD:

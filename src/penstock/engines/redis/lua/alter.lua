@@ -7,7 +7,7 @@
 --   end, state, error or empty                  a waiting job ends
 --   wait, due                                   a waiting job is scheduled
 --   stay, body, queue, task                     a waiting job is changed; it keeps its place unless lane or priority change
---   back, body, queue, task, more or empty, history or empty     a job is ready with new chances
+--   back, body, queue, task, more or empty, history or empty, due or empty     a job begins anew, now or then
 -- Answers for each `ok`, `stale`, or the id of the job that holds the key which this one would hold again.
 -- include common
 -- include ends
@@ -31,7 +31,7 @@ local function set_expiry(id, body)
   if expiry then call('ZADD', P .. 'expiry', my.text(expiry), id) else call('ZREM', P .. 'expiry', id) end
 end
 
-local function come_back(id, body, was_final)
+local function come_back(id, body, was_final, due)
   local lane, _, _, _, flags, priority = my.head(body)
   call('HSET', P .. 'jobs', id, body)
   local key, kind = my.unique_of(body, flags)
@@ -39,8 +39,14 @@ local function come_back(id, body, was_final)
   call('SREM', P .. 'cancel', id)
   call('SREM', P .. 'alone', id)
   set_expiry(id, body)
-  my.stand_again(lane, false, priority, id)
-  my.count(lane, my.READY, 1)
+  if due == '' then
+    my.stand_again(lane, false, priority, id)
+    my.count(lane, my.READY, 1)
+  else
+    call('ZADD', P .. 'scheduled', due, id)
+    my.count(lane, my.SCHEDULED, 1)
+    my.scheduled = my.scheduled + 1
+  end
 end
 
 -- Take an ended job out of what is kept of ends.
@@ -49,14 +55,14 @@ local function revive(id, body, ended)
   my.count(info.lane, state, -1)
   call('HDEL', P .. 'ended', id)
   if state == my.BURIED then
-    call('ZREM', P .. 'buried', id)
+    my.unbury(id)
   else
     my.leave_done(info, ended, id)
     call('HINCRBY', P .. 'kept', info.queue, -1)
   end
 end
 
-local function bring_back(id, seen, body, queue, task, more, history)
+local function bring_back(id, seen, body, queue, task, more, history, due)
   local old, ended = seen[2], seen[5]
   local key, kind = my.unique_of(old, old:byte(25))
   local holder = ended and kind == 'e' and my.holder_of(key)
@@ -65,7 +71,7 @@ local function bring_back(id, seen, body, queue, task, more, history)
   if ended then revive(id, old, ended) else my.leave(id, old) end
   if more ~= '' then call('HSET', P .. 'more', id, more) else call('HDEL', P .. 'more', id) end
   if history ~= '' then call('HSET', P .. 'history', id, history) end
-  come_back(id, body, ended)
+  come_back(id, body, ended, due)
   return 'ok'
 end
 
@@ -104,7 +110,7 @@ end
 
 local function read()
   local kind = my.take()
-  local sizes = { stop = 0, delete = 0, ['end'] = 2, wait = 1, stay = 3, back = 5 }
+  local sizes = { stop = 0, delete = 0, ['end'] = 2, wait = 1, stay = 3, back = 6 }
   local values = {}
   for at = 1, sizes[kind] do values[at] = my.take() end
   return kind, values

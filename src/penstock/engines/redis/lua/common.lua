@@ -30,6 +30,7 @@
 -- ended          hash    id -> state B, ended i8, then as `more`, degraded (I2, text), result (B whether, bytes)
 -- done:QUEUE:KEEP  zset  ended jobs that are forgotten after KEEP ms, in rows as in lines, score = when they ended;
 --                        buried: the others: id, score = when it ended
+-- groups         set     of groups of buried jobs; group:GROUP: zset as `buried`; grouped: hash id -> group
 -- forget         zset    QUEUE:KEEP, score = not before then is anything of it to be forgotten
 -- kept, finished hash    queue -> ended jobs that it keeps; that it has ever ended; rates: `sampled_ms sampled rate`
 -- history        hash    id -> MessagePack [whether the error was forgiven, [at_ms, JSON], ...]; progress: id -> JSON

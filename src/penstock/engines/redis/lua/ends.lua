@@ -34,11 +34,33 @@ function my.finish(id, info, state, at, record)
   ends[size + 1], ends[size + 2] = id, group.front .. record
 end
 
+-- The group of buried jobs stands in the error that buried it. A quote in the text of an error has a backslash before it.
+function my.join_group(id, at)
+  local raw = call('HGET', P .. 'history', id)
+  local list = raw and cmsgpack.unpack(raw) or { 1 }
+  local group = list[1] == 0 and list[2] and list[#list][2]:match('[,{]"group":"([^"]+)"')
+  if not group then return end
+  call('HSET', P .. 'grouped', id, group)
+  call('SADD', P .. 'groups', group)
+  call('ZADD', P .. 'group:' .. group, at, id)
+end
+
+-- Take a job out of those that are buried.
+function my.unbury(id)
+  call('ZREM', P .. 'buried', id)
+  local group = call('HGET', P .. 'grouped', id)
+  if not group then return end
+  call('HDEL', P .. 'grouped', id)
+  call('ZREM', P .. 'group:' .. group, id)
+  if call('EXISTS', P .. 'group:' .. group) == 0 then call('SREM', P .. 'groups', group) end
+end
+
 function my.write_group(group, loaded)
   local info, ids, at, places = group.info, group.ids, my.text(group.at), {}
   if group.state == my.BURIED then
     for place, id in ipairs(ids) do places[2 * place - 1], places[2 * place] = at, id end
     my.many('ZADD', 'buried', places)
+    for _, id in ipairs(ids) do my.join_group(id, at) end
   else
     for from = 1, #ids, my.IN_A_ROW do
       places[#places + 1] = at
@@ -116,7 +138,7 @@ function my.forget(ids, are_out)
       local state = byte(ended, 1)
       my.count(info.lane, state, -1)
       if state == my.BURIED then
-        call('ZREM', P .. 'buried', id)
+        my.unbury(id)
       else
         if not are_out then my.leave_done(info, ended, id) end
         fewer[info.queue] = (fewer[info.queue] or 0) - 1

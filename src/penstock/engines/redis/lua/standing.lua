@@ -1,10 +1,11 @@
 -- Give the ids of all jobs in some states, if they are few. Read-only.
 --
--- ARGV: clock, digits of states of which none is `ready`, how many are few. Answers {ids}, or nothing if they are more.
+-- ARGV: clock, digits of states of which none is `ready`, how many are few, a group if only its jobs count (the states
+-- are then `buried`). Answers {ids}, or nothing if they are more.
 -- flags: no-writes
 -- include common
 
-local states, most = my.take(), tonumber(my.take())
+local states, most, group = my.take(), tonumber(my.take()), my.take()
 local keys, size = {}, 0
 
 local function add(kind, name, cardinality)
@@ -14,7 +15,7 @@ end
 
 if states:find('3', 1, true) then add('HKEYS', 'claims', 'HLEN') end
 if states:find('1', 1, true) then add('ZRANGE', 'scheduled', 'ZCARD') end
-if states:find('7', 1, true) then add('ZRANGE', 'buried', 'ZCARD') end
+if states:find('7', 1, true) then add('ZRANGE', group == '' and 'buried' or 'group:' .. group, 'ZCARD') end
 local ended = states:find('[456]')
 if ended then
   for _, kept in ipairs(call('HVALS', P .. 'kept')) do size = size + kept end
