@@ -26,6 +26,7 @@ CLIENT = (
         "fallbacks",
         "fitness",
         "once",
+        "remedies",
         "intake",
         "shield",
         "context",

@@ -47,6 +47,7 @@ from penstock.model.job import Job, Progress, Unique
 from penstock.model.retry import Exponential, Fixed, Linear, Table
 from penstock.model.states import State
 from penstock.once import OutcomeInvalid
+from penstock.remedies import JobGroup
 from penstock.task import Bound, Task
 from penstock.version import VERSION
 
@@ -75,6 +76,7 @@ __all__ = [
     "Job",
     "JobContext",
     "JobFailed",
+    "JobGroup",
     "JobHandle",
     "JobNotFound",
     "JobRefused",

@@ -48,8 +48,8 @@ from penstock.handle import JobHandle
 from penstock.model.breaker import Breaker
 from penstock.model.breaker import Terms as BreakerTerms
 from penstock.model.codec import Envelope, amend_envelope, decode_envelope, encode_value
-from penstock.model.durations import Duration
-from penstock.model.errors import JobNotFound, TaskInvalid
+from penstock.model.durations import Duration, milliseconds
+from penstock.model.errors import JobNotFound, JobRefused, TaskInvalid
 from penstock.model.failures import Classes, Rule
 from penstock.model.job import Job, JobId
 from penstock.once import ONCE
@@ -57,6 +57,7 @@ from penstock.options import PLAIN, CommandOptions, JobTerms, TaskOptions, Terms
 from penstock.queues import Queue
 from penstock.records import end_quarantine, put_in_quarantine
 from penstock.registration import Registration, is_same, place_of, register_command
+from penstock.remedies import JobGroup, read_groups, read_ids, spread_out, user_and_host
 from penstock.signature import enc_hook
 from penstock.task import AsyncTask, Calls, Remote, Task
 
@@ -307,6 +308,7 @@ class Penstock(Access):
         tag: str | None = None,
         degraded: bool | None = None,
         text: str | None = None,
+        group: str | JobGroup | None = None,
         limit: int = 100,
     ) -> list[Job]:
         """Read the newest jobs that match all that is given.
@@ -316,6 +318,7 @@ class Penstock(Access):
             task: a task or its name.
             degraded: whether a fallback gave the result.
             text: found in the id, task, arguments or last error.
+            group: a group of buried jobs, or its id; see `groups`.
             limit: most jobs to read; any number.
         """
         check_count("limit", limit, 0, sys.maxsize)
@@ -326,6 +329,7 @@ class Penstock(Access):
             tag=None if tag is None else check_text("tag", tag),
             degraded=degraded,
             text=None if text is None else check_text("text", text),
+            group=group.id if isinstance(group, JobGroup) else None if group is None else check_text("group", group),
         )
         found: list[Job] = []
         before: JobId | None = None
@@ -353,6 +357,18 @@ class Penstock(Access):
                 counted[state] += number
         return found
 
+    def groups(self, *, queue: str | None = None, task: str | Remote | None = None) -> list[JobGroup]:
+        """Read which buried jobs failed alike; the group whose last job was buried last comes first.
+
+        >>> app = Penstock("memory://")
+        >>> app.bury(app.enqueue("shop.send", 7), reason="wrong customer")[0].after
+        <State.BURIED: 'buried'>
+        >>> [(group.task, group.count, group.error.message) for group in app.groups()]
+        [('shop.send', 1, 'wrong customer')]
+        """
+        name = task.name if isinstance(task, Remote) else task
+        return read_groups(self.engine, queue, name)
+
     def workers(self) -> list[WorkerView]:
         """List the workers that are alive."""
         return self.engine.workers()
@@ -371,9 +387,45 @@ class Penstock(Access):
         """End waiting jobs as cancelled, and ask running ones to stop."""
         return self._alter(ids, Cancel())
 
-    def kick(self, ids: AnyJobs) -> list[Altered]:
-        """Make buried, cancelled, expired or scheduled jobs ready now, with fresh counters."""
-        return self._alter(ids, Kick())
+    def kick(
+        self, jobs: AnyJobs | JobGroup, *, delay: Duration | None = None, spread: Duration | None = None
+    ) -> list[Altered]:
+        """Make buried, cancelled, expired or scheduled jobs ready, with fresh counters.
+
+        Args:
+            jobs: jobs, or a group of buried ones.
+            delay: how long they wait first; they are ready at once if not given.
+            spread: over how long they become ready, evenly and in the order in which they are given (those of a group
+                from the oldest on), so that what they need is not overrun; all at once if not given.
+        """
+        ids = read_ids(self.engine, Filter(group=jobs.id)) if isinstance(jobs, JobGroup) else check_ids(jobs)
+        delay_ms, span_ms = (0 if given is None else milliseconds(given) for given in (delay, spread))
+        altered: list[Altered] = []
+        for some, after_ms in spread_out(ids, delay_ms, span_ms):
+            altered += self.engine.alter(some, Kick(delay_ms=after_ms))
+        return altered
+
+    def trial(self, job: AnyJob | JobGroup, *, timeout: Duration | None = None) -> Job:
+        """Kick one job for a single attempt, wait until it has ended, and give it as it is then.
+
+        Of a group, one job is tried. If it fails it is buried again at once, without the retries that its task has.
+
+        Args:
+            timeout: how long to wait; None waits as long as it takes.
+
+        Raises:
+            JobNotFound: no such job.
+            JobRefused: the job cannot be kicked; says why.
+            ResultTimeout: it did not end in time; it still may.
+        """
+        id = job.sample if isinstance(job, JobGroup) else check_id(job)
+        altered = self.engine.alter([id], Kick(trial=True))[0]
+        if altered.before is None:
+            raise JobNotFound(id)
+        if altered.refused is not None:
+            raise JobRefused(f"Job {id} was not tried: {altered.refused}. See it with `penstock jobs show {id}`.")
+        self.job(id).wait(timeout)
+        return self._get(id)
 
     def upgrade(self, ids: AnyJobs) -> list[Altered]:
         """Run the task of jobs that a fallback took over once more, from its first attempt.
@@ -408,8 +460,14 @@ class Penstock(Access):
         kwargs: Mapping[str, Any] | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        by: str | None = None,
     ) -> Altered:
         """Change a waiting or buried job; a buried one becomes ready. What is left out stays as it is.
+
+        What it was before is kept, of the last 20 edits, in `Job.details.edits`.
+
+        Args:
+            by: who does it; this process's user and host if not given.
 
         Raises:
             ArgumentsInvalid: the job's task is registered here and does not take the new arguments.
@@ -422,6 +480,7 @@ class Penstock(Access):
             crc=crc,
             queue=None if queue is None else check_queue(queue),
             priority=None if priority is None else check_priority(priority),
+            by=check_text("by", by) if by else user_and_host(),
         )
         return self.engine.alter([job.id], edit)[0]
 

@@ -30,6 +30,10 @@ class Hand:
     def succeed(self, claim: Claim, result: bytes) -> None:
         self.end(claim, Outcome(ending=Ending.SUCCEEDED, result=result))
 
+    def fail(self, claim: Claim, message: str) -> None:
+        error = ErrorInfo(kind="failed", type="builtins.ValueError", message=message)
+        self.end(claim, Outcome(ending=Ending.FAILED, error=error))
+
     def bury(self, claim: Claim, message: str) -> None:
         error = ErrorInfo(kind="failed", type="builtins.ValueError", message=message, traceback="Traceback ...")
         self.end(claim, Outcome(ending=Ending.FAILED, error=error, verdict="bury"))

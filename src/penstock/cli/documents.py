@@ -3,12 +3,13 @@
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from penstock.cli.screen import moment
 from penstock.engine import QueueInfo, WorkerView
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
-from penstock.model.job import ErrorInfo, Job
+from penstock.model.job import ErrorInfo, Former, Job
 from penstock.serving import is_gone
 
 __all__ = ["arguments_of", "job_document", "queue_document", "worker_document"]
@@ -60,6 +61,8 @@ def job_document(job: Job) -> dict[str, Any]:
         "enqueued_for": job.origin,
         "degraded": job.degraded,
         "error": _error(job.error),
+        "group": job.group or None,
+        "edits": [_edit(job, former) for former in details.edits],
         "history": [_error(error) for error in job.history],
         "process": job.process,
         "parent_job": details.parent_job,
@@ -100,6 +103,23 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
     }
 
 
+def _edit(job: Job, former: Former) -> dict[str, Any]:
+    """Give what a job was before an edit, null where the edit left it alone or it was too long to be kept."""
+    envelope = former.envelope.encode()
+    arguments = arguments_of(replace(job, envelope=envelope, crc=None)) if envelope else ""
+    args, kwargs = (None, None) if isinstance(arguments, str) else (Raw(arguments[0]), Raw(arguments[1]))
+    return {
+        "at": moment(former.at_ms),
+        "by": former.by,
+        "args": args,
+        "kwargs": kwargs,
+        "envelope_bytes": former.size or None,
+        "queue": former.queue,
+        "priority": former.priority,
+        "tags": former.tags,
+    }
+
+
 def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
     if error is None:
         return None
@@ -108,6 +128,7 @@ def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
         "failure": error.failure_class,
         "type": error.type,
         "message": error.message,
+        "where": error.where,
         "traceback": error.traceback,
         "attempt": error.attempt,
         "at": moment(error.at_ms or None),

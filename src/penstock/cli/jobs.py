@@ -11,6 +11,7 @@ __all__ = ["jobs"]
     cls=LazyGroup,
     commands_in={
         "list": ("penstock.cli.listing:list_jobs", "List the newest jobs."),
+        "groups": ("penstock.cli.groups:list_groups", "Show which buried jobs failed alike."),
         "show": ("penstock.cli.page:show_job", "Show all that is known of a job."),
         "kick": ("penstock.cli.steering:kick", "Make buried, cancelled, expired or scheduled jobs ready now."),
         "upgrade": ("penstock.cli.steering:upgrade", "Run the task of jobs that a fallback took over again."),

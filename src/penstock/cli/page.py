@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.documents import arguments_of, job_document
@@ -13,7 +14,7 @@ from penstock.cli.screen import ago, as_json, brief, moment, short, show, state_
 from penstock.engine import WorkerView
 from penstock.model.durations import spell
 from penstock.model.errors import JobNotFound
-from penstock.model.job import ErrorInfo, Job, JobId, ProcessId
+from penstock.model.job import ErrorInfo, Former, Job, JobId, ProcessId
 from penstock.model.states import Cause, State, sources
 
 __all__ = ["show_job"]
@@ -64,7 +65,7 @@ def _show(job: Job, log: dict[int, str], workers: list[WorkerView]) -> None:
     for label, value in _head(job, workers, time.time_ns() // 1_000_000):
         head.add_row(label, value if isinstance(value, Text) else Text(tame(str(value))))
     show(head)
-    for title, text in (*_payload(job), *_errors(job), *_logs(log), ("next", _next(job))):
+    for title, text in (*_payload(job), *_edits(job), *_errors(job), *_logs(log), ("next", _next(job))):
         click.echo()
         show(Text(tame(title), style="bold"))
         click.echo(tame(text.rstrip("\n"), keep="\n\t"))
@@ -78,6 +79,8 @@ def _head(job: Job, workers: list[WorkerView], now_ms: int) -> Iterator[_Line]:
     if job.details.tags:
         yield "tags", ", ".join(job.details.tags)
     yield "tries", _tries(job)
+    if job.group:
+        yield "group", f"{job.group}, see penstock jobs groups"
     for label, at_ms in (("enqueued", job.created_ms), ("due", job.due_ms), ("expires", job.expires_ms)):
         if at_ms is not None:
             yield label, _when(at_ms, now_ms)
@@ -172,6 +175,29 @@ def _pretty(data: bytes) -> str:
         return text if len(text) <= 100 else msgspec.json.format(data, indent=2).decode()
     except (msgspec.DecodeError, UnicodeDecodeError):
         return repr(data)
+
+
+def _edits(job: Job) -> Iterator[tuple[str, str]]:
+    """Tell what each edit replaced."""
+    for former in job.details.edits:
+        yield f"before the edit by {former.by}, {moment(former.at_ms)}", "\n".join(_former(job, former))
+
+
+def _former(job: Job, former: Former) -> Iterator[str]:
+    if former.envelope:
+        arguments = arguments_of(replace(job, envelope=former.envelope.encode(), crc=None))
+        if isinstance(arguments, str):
+            yield arguments
+        else:
+            args, kwargs = arguments
+            yield _pretty(args) + ("" if kwargs == b"{}" else f" {_pretty(kwargs)}")
+    elif former.size:
+        yield f"arguments that are no longer kept, as they were too long ({former.size:,} bytes)"
+    for label, value in (("queue", former.queue), ("priority", former.priority)):
+        if value is not None:
+            yield f"{label} {value}"
+    if former.tags is not None:
+        yield f"tags {', '.join(former.tags) or 'none'}"
 
 
 def _errors(job: Job) -> Iterator[tuple[str, str]]:

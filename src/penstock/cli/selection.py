@@ -29,7 +29,7 @@ class _StateChoice(click.Choice):  # type: ignore[type-arg]  # older versions of
 
 
 def filtered(command: F) -> F:
-    """Give a command the options that choose jobs: queue, states, task, tag, degraded, text."""
+    """Give a command the options that choose jobs: queue, states, task, tag, degraded, text, group."""
     options = (
         click.option("--queue", "-q", metavar="QUEUE", help="Only jobs of this queue."),
         click.option(
@@ -45,6 +45,7 @@ def filtered(command: F) -> F:
         click.option("--tag", metavar="TAG", help="Only jobs with this tag."),
         click.option("--degraded", is_flag=True, help="Only jobs whose result was given by a fallback."),
         click.option("--text", metavar="TEXT", help="Only jobs with this text in id, task, arguments or last error."),
+        click.option("--group", metavar="GROUP", help="Only buried jobs of this group; see `jobs groups`."),
     )
     for option in reversed(options):
         command = option(command)
@@ -58,6 +59,7 @@ def make_filter(
     tag: str | None,
     degraded: bool,
     text: str | None,
+    group: str | None,
 ) -> Filter:
     """Make a filter of what `filtered` collected."""
     return Filter(
@@ -67,6 +69,7 @@ def make_filter(
         tag=tag,
         degraded=degraded or None,
         text=text,
+        group=group,
     )
 
 
@@ -90,7 +93,10 @@ def matching(engine: Engine, which: Filter, limit: int | None = None) -> Iterato
 def count_matching(engine: Engine, which: Filter) -> Counter[State]:
     """Count matching jobs by state; from the store's own counts where the filter allows it."""
     found: Counter[State] = Counter()
-    if which.tag is not None or which.text is not None or which.degraded is not None:
+    looks_at_each = which.tag is not None or which.text is not None or which.degraded is not None
+    if which.group is not None and not looks_at_each and which.queue is which.task is None:
+        return _count_group(engine, which.group, which.states)
+    if looks_at_each or which.group is not None:
         for page in matching(engine, which):
             found.update(job.state for job in page.jobs)
         return found
@@ -98,3 +104,10 @@ def count_matching(engine: Engine, which: Filter) -> Counter[State]:
         if which.queue in (None, one.queue) and which.task in (None, one.task):
             found.update({state: n for state, n in one.states.items() if which.states is None or state in which.states})
     return found
+
+
+def _count_group(engine: Engine, id: str, states: frozenset[State] | None) -> Counter[State]:
+    """Count the jobs of a group, all of which are buried."""
+    if states is not None and State.BURIED not in states:
+        return Counter()
+    return Counter({State.BURIED: sum(group.count for group in engine.groups() if group.id == id)})

@@ -8,12 +8,12 @@ import click
 from msgspec.structs import replace
 
 from penstock.cli.access import existing_store, reaches_store
+from penstock.cli.documents import job_document
 from penstock.cli.exits import FAILED
-from penstock.cli.screen import as_json, confirm, number, progress_bar, write_json
+from penstock.cli.screen import as_json, brief, confirm, number, progress_bar, write_json
 from penstock.cli.selection import count_matching, filtered, make_filter, matching
 from penstock.cli.words import duration, moment, read_ids
 from penstock.engine import (
-    MOST_AT_ONCE,
     Alteration,
     Altered,
     Bury,
@@ -25,14 +25,26 @@ from penstock.engine import (
     Reschedule,
     Upgrade,
 )
-from penstock.model.job import JobId
+from penstock.model.job import Job, JobId
 from penstock.model.states import Cause, State, sources
+from penstock.remedies import read_ids as jobs_matching
+from penstock.remedies import spread_out
 
 __all__ = ["Tally", "Verb", "alter_matching", "bury", "cancel", "delete", "kick", "report", "reschedule", "upgrade"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 20
+
+
+class Pace(NamedTuple):
+    """After how long the first of the jobs becomes ready, and over how long they all do."""
+
+    delay_ms: int = 0
+    span_ms: int = 0
+
+
+AT_ONCE = Pace()
 
 
 class Verb(NamedTuple):
@@ -68,13 +80,37 @@ def steers(command: F) -> F:
 
 
 @click.command()
+@click.option("--delay", type=duration, help="How long they wait first.")
+@click.option("--spread", type=duration, help="Let them become ready evenly over so long, as 10m, oldest first.")
+@click.option("--trial", is_flag=True, help="Kick one of them for a single attempt, and wait for how it ends.")
+@click.option("--timeout", type=duration, help="How long to wait for the end of a trial.")
 @steers
-def kick(ctx: click.Context, /, **given: Any) -> None:
-    """Make buried, cancelled, expired or scheduled jobs ready now.
+def kick(
+    ctx: click.Context,
+    /,
+    delay: float | None,
+    spread: float | None,
+    trial: bool,
+    timeout: float | None,
+    **given: Any,
+) -> None:
+    """Make buried, cancelled, expired or scheduled jobs ready now, or later.
 
-    Their failures, crashes and attempts start again from 0. The word - reads ids from stdin.
+    Their failures, crashes and attempts start again from 0. The word - reads ids from stdin. With --group, all jobs of
+    the group are taken.
+
+    With --trial, the first of them is kicked alone: it is buried again if its one attempt fails. The exit status is 0
+    if it succeeded, and 1 if it did not, or has not ended when the time of --timeout is over.
     """
-    _steer(ctx, KICK, Kick(), **given)
+    if trial and (delay or spread):
+        raise click.UsageError("A trial is made now; leave --delay and --spread out.", ctx)
+    if timeout is not None and not trial:
+        raise click.UsageError("Only a trial is waited for; give --trial with --timeout.", ctx)
+    if trial:
+        try_one(ctx, timeout, **given)
+    else:
+        pace = Pace(round((delay or 0) * 1000), round((spread or 0) * 1000))
+        _steer(ctx, KICK, Kick(), **given, pace=pace)
 
 
 @click.command()
@@ -133,21 +169,29 @@ def _steer(
     all_matching: bool,
     yes: bool,
     as_json: bool,
+    pace: Pace = AT_ONCE,
     **chosen: Any,
 ) -> None:
-    which = make_filter(**chosen)
-    if all_matching == bool(ids):
-        raise click.UsageError("Give ids, or --all-matching with what they have in common, as --state buried.", ctx)
-    if ids and which != Filter():
-        raise click.UsageError("Give ids or a filter, not both.", ctx)
+    which = chosen_jobs(ctx, ids, all_matching, chosen)
     with existing_store(ctx) as app:
-        if all_matching:
-            tally = alter_matching(app.engine, verb, alteration, which, yes)
+        if which is not None:
+            tally = alter_matching(app.engine, verb, alteration, which, yes, pace)
         else:
-            tally = _alter(app.engine, alteration, read_ids(ids))
+            tally = _alter(app.engine, alteration, read_ids(ids), pace)
     report(tally, verb, as_json)
     if ids and tally.left_alone:
         ctx.exit(FAILED)
+
+
+def chosen_jobs(ctx: click.Context, ids: tuple[str, ...], all_matching: bool, chosen: dict[str, Any]) -> Filter | None:
+    """Give the filter by which jobs were chosen, None if it was by ids; a group needs no --all-matching."""
+    which = make_filter(**chosen)
+    if ids and which != Filter():
+        raise click.UsageError("Give ids or a filter, not both.", ctx)
+    all_matching = all_matching or which.group is not None
+    if all_matching == bool(ids):
+        raise click.UsageError("Give ids, or --all-matching with what they have in common, as --state buried.", ctx)
+    return which if all_matching else None
 
 
 class Tally:
@@ -167,7 +211,9 @@ class Tally:
                 self.changed += 1
 
 
-def alter_matching(engine: Engine, verb: Verb, alteration: Alteration, which: Filter, yes: bool) -> Tally:
+def alter_matching(
+    engine: Engine, verb: Verb, alteration: Alteration, which: Filter, yes: bool, pace: Pace = AT_ONCE
+) -> Tally:
     """Change all jobs that match and stand in a state that allows it, after asking."""
     which = replace(which, states=verb.states if which.states is None else which.states & verb.states)
     counted = count_matching(engine, which)
@@ -177,17 +223,67 @@ def alter_matching(engine: Engine, verb: Verb, alteration: Alteration, which: Fi
     told = ", ".join(f"{number:,} {state}" for state, number in sorted(counted.items()) if number)
     confirm(f"{verb.present} {number(counted.total(), 'job')} ({told})?", yes)
     with progress_bar(verb.past.capitalize(), counted.total()) as advance:
+        if pace != AT_ONCE:
+            return _alter(engine, alteration, jobs_matching(engine, which), pace, advance)
         for page in matching(engine, which):
             tally.add(engine.alter([job.id for job in page.jobs], alteration))
             advance(len(page.jobs))
     return tally
 
 
-def _alter(engine: Engine, alteration: Alteration, ids: Sequence[str]) -> Tally:
+def _alter(
+    engine: Engine,
+    alteration: Alteration,
+    ids: Sequence[str],
+    pace: Pace = AT_ONCE,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Tally:
     tally = Tally()
-    for start in range(0, len(ids), MOST_AT_ONCE):
-        tally.add(engine.alter([JobId(id) for id in ids[start : start + MOST_AT_ONCE]], alteration))
+    for some, delay_ms in spread_out([JobId(id) for id in ids], *pace):
+        tally.add(engine.alter(some, Kick(delay_ms) if isinstance(alteration, Kick) else alteration))
+        advance(len(some))
     return tally
+
+
+def try_one(
+    ctx: click.Context,
+    timeout: float | None,
+    ids: tuple[str, ...],
+    all_matching: bool,
+    yes: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Kick one job for a single attempt, wait for how it ends, and say so."""
+    which = chosen_jobs(ctx, ids, all_matching, chosen)
+    with existing_store(ctx) as app:
+        id = next(iter(read_ids(ids)), None) if which is None else _newest(app.engine, which)
+        if id is None:
+            raise click.ClickException("No job that can be kicked matches.")
+        job = app.job(id)
+        confirm(f"Kick job {job.id} ({job.task}, {job.state()}) on trial?", yes or which is None)
+        click.echo(f"{job.id} is tried; Ctrl-C ends the waiting, not the job.", err=True)
+        tried = app.trial(job, timeout=timeout)
+        left = 0 if which is None else count_matching(app.engine, which).total()
+    if as_json:
+        write_json(job_document(tried))
+    else:
+        _tell_trial(tried, which, left)
+    if tried.state is not State.SUCCEEDED:
+        ctx.exit(FAILED)
+
+
+def _newest(engine: Engine, which: Filter) -> JobId | None:
+    page = engine.find(replace(which, states=KICK.states if which.states is None else which.states, limit=1))
+    return page.jobs[0].id if page.jobs else None
+
+
+def _tell_trial(job: Job, which: Filter | None, left: int) -> None:
+    by = f" by the fallback {job.degraded}" if job.degraded else ""
+    why = f": {brief(job.error)}" if job.error is not None else ""
+    click.echo(f"{job.id} {job.state}{by}{why}")
+    if job.state is State.SUCCEEDED and which is not None and which.group is not None and left:
+        click.echo(f"Retry the other {left:,}: penstock jobs kick --group {which.group} --spread 10m")
 
 
 def report(tally: Tally, verb: Verb, as_json: bool) -> None:
