@@ -27,6 +27,8 @@ CLIENT = (
         "fitness",
         "once",
         "remedies",
+        "alerts",
+        "notifying",
         "intake",
         "shield",
         "context",

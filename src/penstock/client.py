@@ -10,6 +10,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.access import Access
+from penstock.alerts import DEFAULT_EVERY, Alert, read_alert
 from penstock.checks import (
     AnyJob,
     AnyJobs,
@@ -104,6 +105,7 @@ class Penstock(Access):
         self.health_checks: dict[str, Check] = {}
         self.breaker_terms: dict[str, BreakerTerms] = {}
         self._remotes: dict[str, Remote] = {}
+        self._alerts: dict[str, Alert] = {}
 
     def __repr__(self) -> str:
         return f"<Penstock with {len(self.tasks)} tasks>"
@@ -167,6 +169,39 @@ class Penstock(Access):
         'resize'
         """
         return register_command(self, name, command, options)
+
+    def alert(
+        self,
+        url: str,
+        /,
+        *,
+        queue: str | None = None,
+        task: str | Remote | None = None,
+        every: Duration = DEFAULT_EVERY,
+        name: str | None = None,
+    ) -> None:
+        """Let the workers tell somebody of buried jobs: by mail, chat, webhook, whatever apprise knows.
+
+        One message tells of all jobs that failed alike, with the command that retries them. Jobs that a person buried
+        are not told of. The setting `alerts` does the same without code.
+
+        Args:
+            url: as apprise knows it, as `mailto://user:password@example.org`; it is never logged or shown.
+            queue: only of jobs in this queue.
+            task: only of jobs of this task.
+            every: how long further jobs that fail alike wait for the next message.
+            name: how it is named in lists and logs; made of the kind of the URL if not given.
+
+        Raises:
+            TaskInvalid: it cannot be an alert.
+        """
+        alert = read_alert(url, queue, task.name if isinstance(task, Remote) else task, every, name)
+        self._alerts[alert.id] = alert
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Who is told of buried jobs, by `alert` and by the settings."""
+        return tuple({**self._alerts, **{alert.id: alert for alert in self.settings.alerts}}.values())
 
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known by its name.

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.engine import MOST_AT_ONCE, Engine, Filter
-from penstock.model.job import ErrorInfo, JobId
+from penstock.engine import MOST_AT_ONCE, Engine, Filter, Group
+from penstock.model.job import ErrorInfo, Job, JobId
 
-__all__ = ["JobGroup", "read_groups", "read_ids", "spread_out", "user_and_host"]
+__all__ = ["JobGroup", "describe", "read_groups", "read_ids", "spread_out", "user_and_host"]
 
 #: Samples are whole jobs, whose arguments may be long.
 _SAMPLES_AT_ONCE = 100
@@ -38,27 +38,36 @@ class JobGroup(Struct, frozen=True, kw_only=True):
 
 def read_groups(engine: Engine, queue: str | None = None, task: str | None = None) -> list[JobGroup]:
     """Read the groups of buried jobs, the one whose last job was buried last first; of one queue or task if named."""
-    groups = engine.groups()
-    found: list[JobGroup] = []
+    found = [
+        group
+        for group in describe(engine, engine.groups())
+        if queue in (None, group.queue) and task in (None, group.task)
+    ]
+    return sorted(found, key=lambda group: (-group.last_ms, group.id))
+
+
+def describe(engine: Engine, groups: Sequence[Group]) -> list[JobGroup]:
+    """Say of each group what its sample tells; one whose sample is gone meanwhile is left out."""
+    described: list[JobGroup] = []
     for start in range(0, len(groups), _SAMPLES_AT_ONCE):
         some = groups[start : start + _SAMPLES_AT_ONCE]
         for group, job in zip(some, engine.get([group.sample for group in some]), strict=True):
-            if job is None or job.error is None or job.group != group.id:  # gone since the groups were read
-                continue
-            if queue in (None, job.queue) and task in (None, job.task):
-                found.append(
-                    JobGroup(
-                        id=group.id,
-                        queue=job.queue,
-                        task=job.task,
-                        error=job.error,
-                        count=group.count,
-                        first_ms=group.first_ms,
-                        last_ms=group.last_ms,
-                        sample=group.sample,
-                    )
-                )
-    return sorted(found, key=lambda group: (-group.last_ms, group.id))
+            if job is not None and job.error is not None and job.group == group.id:
+                described.append(_described(group, job, job.error))
+    return described
+
+
+def _described(group: Group, job: Job, error: ErrorInfo) -> JobGroup:
+    return JobGroup(
+        id=group.id,
+        queue=job.queue,
+        task=job.task,
+        error=error,
+        count=group.count,
+        first_ms=group.first_ms,
+        last_ms=group.last_ms,
+        sample=group.sample,
+    )
 
 
 def read_ids(engine: Engine, which: Filter) -> list[JobId]:

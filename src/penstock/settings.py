@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from penstock.alerts import Alert, read_alerts
 from penstock.engines.open import check_outbox, check_url
 from penstock.model.durations import seconds
-from penstock.model.errors import DurationInvalid, EngineUnknown, SettingsInvalid
+from penstock.model.errors import DurationInvalid, EngineUnknown, SettingsInvalid, TaskInvalid
 from penstock.model.job import QUEUE_NAME, QUEUE_NAME_IN_WORDS
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_payload: int = 1024 * 1024
     outbox: str | None = None
     outbox_period: float = 1.0
+    alerts: tuple[Alert, ...] = ()
     sources: Mapping[str, str] = {}
 
     def source(self, option: str) -> str:
@@ -68,8 +70,8 @@ class Option(Struct, frozen=True):
     Attributes:
         unit: of its value, empty if it has none.
         default: as a person would write it.
-        read: makes a value of what was written; raises ValueError, DurationInvalid or EngineUnknown saying what would
-            be right.
+        read: makes a value of what was written; raises ValueError, DurationInvalid, EngineUnknown or TaskInvalid
+            saying what would be right, each but the first with what may be shown of the value.
     """
 
     name: str
@@ -142,7 +144,7 @@ def load(arguments: Mapping[str, object], environ: Mapping[str, str], file: "Pat
             option = _BY_NAME[name]
             try:
                 values[name], sources[name] = option.read(value), source
-            except (ValueError, DurationInvalid, EngineUnknown) as error:
+            except (ValueError, DurationInvalid, EngineUnknown, TaskInvalid) as error:
                 faults.append(_fault(option, value, source, error))
     if faults:
         raise SettingsInvalid(faults)
@@ -215,7 +217,7 @@ def _near(name: str, likeness: float) -> str | None:
 
 
 def _fault(option: Option, value: object, source: str, error: Exception) -> str:
-    if isinstance(error, DurationInvalid | EngineUnknown):  # they name the value themselves
+    if isinstance(error, DurationInvalid | EngineUnknown | TaskInvalid):  # they name what may be shown of the value
         return f"{option.name} ({source}): {error}"
     return f"{option.name} = {value!r} ({source}) {error}"
 
@@ -378,6 +380,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _outbox,
     ),
     Option("outbox_period", "how often a worker looks into the outbox", "duration", "1s", _span(0.05)),
+    Option("alerts", "whom to tell of buried jobs: URLs as apprise knows them", "", "none", read_alerts),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}

@@ -47,12 +47,14 @@ def _document(option: Option, found: Settings) -> dict[str, Any]:
 
 def _value(option: Option, found: Settings) -> Any:
     value = getattr(found, option.name)
+    if option.name == "alerts":
+        return tuple(alert.label for alert in value)  # their URLs are secrets
     return without_password(value) if option.name in ("url", "outbox") and value else value
 
 
 def _told(option: Option, found: Settings) -> str:
     value = _value(option, found)
-    if value is None:
+    if value in (None, ()):
         return "all" if option.name == "queues" else "none"
     if isinstance(value, bool):
         return str(value).lower()

@@ -65,6 +65,7 @@ def _tell_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         "enqueue": ("penstock.cli.enqueue:enqueue", "Enqueue a job and print its id."),
         "jobs": ("penstock.cli.jobs:jobs", "List, show and steer jobs."),
         "queues": ("penstock.cli.queues:queues", "List, pause, limit and empty queues."),
+        "alerts": ("penstock.cli.alerts:alerts", "Show who is told of buried jobs, and whether that works."),
         "once": ("penstock.cli.once:once", "Say whether a side effect happened, when nobody else knows."),
         "workers": ("penstock.cli.workers:workers", "List, drain, quarantine and evict workers."),
         "breakers": ("penstock.cli.breakers:breakers", "List, open and close the breakers of dependencies."),

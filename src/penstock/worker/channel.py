@@ -10,6 +10,7 @@ import time
 import msgspec
 from msgspec import Struct
 
+from penstock.alerts import Alert
 from penstock.model.job import Claim, Fence, Progress
 from penstock.model.outcome import Outcome
 
@@ -45,6 +46,7 @@ class Hello(Struct, frozen=True, tag="hello", kw_only=True):
         tasks: each with its runner.
         queues: the queue of each task.
         outbox: the URL of the user's database, from which jobs are fetched every `outbox_period` seconds.
+        alerts: who is told of buried jobs.
     """
 
     url: str
@@ -53,6 +55,7 @@ class Hello(Struct, frozen=True, tag="hello", kw_only=True):
     sources: tuple[str, ...] = ()
     outbox: str | None = None
     outbox_period: float = 1.0
+    alerts: tuple[Alert, ...] = ()
 
 
 #: What is sent of a message that says what is wrong with an application.

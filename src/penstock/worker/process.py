@@ -134,6 +134,7 @@ class Process:
             sources=sources,
             outbox=settings.outbox,
             outbox_period=settings.outbox_period,
+            alerts=app.alerts,
         )
         self._channel.send(hello)
         return self._follow(app, settings.url)

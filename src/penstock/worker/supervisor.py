@@ -43,6 +43,8 @@ TELLING_S = 0.5
 #: A process that has worked so long, or has finished a job, was no failed start.
 LIVED_S = 2.0
 CLOSING_S = 5.0
+#: How long it may take to tell people of what was buried last.
+LAST_WORDS_S = 15.0
 
 
 class Supervisor:
@@ -165,13 +167,13 @@ class Supervisor:
         self._info = info = replace(info, unfit=next(iter(self._unfit.values()), ""))
         self._hello = hello
         if not is_first:
-            self._upkeep.enrol(member.id, info, hello.queues)
+            self._upkeep.enrol(member.id, info, hello)
         elif hello.url.startswith("memory:"):
             why = "is private to each process, so a worker finds no jobs in it; use sqlite:///penstock.db."
             self._fail(FAULT, f"{hello.url} {why}")
         else:
             self._upkeep.begin(hello, info)
-            self._upkeep.enrol(member.id, info, hello.queues)
+            self._upkeep.enrol(member.id, info, hello)
 
     def _take_fault(self, message: str) -> None:
         """End if the application was never good; go on trying if it was, as the next version of it may be."""
@@ -403,7 +405,8 @@ class Supervisor:
             self._upkeep.forsake(member.id)
 
     def _close(self) -> None:
-        self._upkeep.close(min(time.monotonic() + CLOSING_S, self._ends_at or float("inf")))
+        now, ends_at = time.monotonic(), self._ends_at or float("inf")
+        self._upkeep.close(min(now + CLOSING_S, ends_at), told_by=min(now + LAST_WORDS_S, ends_at))
         if self._announced or self._status == CLEAN:
             log.info("stopped")
 

@@ -1,11 +1,10 @@
 """What a worker does for its store beside its processes: it renews leases, reports deaths, and tends it.
 
-Where there is an outbox, it also carries the jobs from there.
+It also carries jobs from an outbox, and tells people of buried jobs, where that was asked for.
 """
 
 import logging
 import time
-from collections.abc import Mapping
 from functools import partial
 
 from penstock.engine import Death, Engine, WorkerInfo
@@ -16,6 +15,7 @@ from penstock.worker.channel import Hello, Plan
 from penstock.worker.heart import Heart, Tell
 from penstock.worker.introduction import names_of
 from penstock.worker.relay import Relay
+from penstock.worker.telling import Telling
 from penstock.worker.tender import Tender
 from penstock.worker.tending import Tending
 from penstock.worker.verdict import Verdict
@@ -26,7 +26,7 @@ log = logging.getLogger("penstock.worker")
 
 
 class Upkeep:
-    """Heartbeat, maintenance and relay, each in a thread of its own; before `begin` there is no store to care for.
+    """Heartbeat, maintenance, relay and telling, each in a thread; before `begin` there is no store to care for.
 
     Args:
         burst: whether to tell when nothing is left to do.
@@ -39,6 +39,7 @@ class Upkeep:
         self._heart: Heart | None = None
         self._tending: Tending | None = None
         self._relay: Relay | None = None
+        self._telling: Telling | None = None
         self._closed = False
 
     def begin(self, hello: Hello, info: WorkerInfo) -> None:
@@ -50,6 +51,7 @@ class Upkeep:
         if hello.outbox is not None:
             self._relay = Relay(partial(open_outbox, hello.outbox), open_store, hello.outbox_period)
 
+        self._telling = Telling(open_store, info.id, hello.alerts)
         self._heart = Heart(open_store, self._tender, info, self._tell)
         self._tending = Tending(
             open_store,
@@ -75,10 +77,12 @@ class Upkeep:
         """Since when the store was asked to renew them without an answer; None if it has answered."""
         return None if self._heart is None else self._heart.trying_since
 
-    def enrol(self, process: ProcessId, info: WorkerInfo, tasks: Mapping[str, str]) -> None:
-        """Get a lease for a process, which knows these tasks."""
-        if self._heart is not None and self._tending is not None:
-            self._tending.tasks = tasks
+    def enrol(self, process: ProcessId, info: WorkerInfo, hello: Hello) -> None:
+        """Get a lease for a process, which knows the application as it is now."""
+        if self._heart is not None and self._tending is not None and self._telling is not None:
+            self._tending.tasks, self._telling.alerts = hello.queues, hello.alerts
+            if self._tending.begun:
+                self._telling.begin()
             self._heart.enrol(process, info)
 
     def present(self, info: WorkerInfo) -> None:
@@ -99,16 +103,22 @@ class Upkeep:
             self._tending.begin()
         if self._relay is not None:
             self._relay.begin()
+        if self._telling is not None:
+            self._telling.begin()
 
     def end_tending(self) -> None:
-        """Let maintenance and relay come to their end, because the worker does."""
+        """Let maintenance and relay come to their end, because the worker does; what was buried is told of later."""
         if self._tending is not None:
             self._tending.end()
         if self._relay is not None:
             self._relay.end()
 
-    def close(self, until: float) -> None:
-        """Report the last processes gone, so that nothing waits for a lease to lapse."""
+    def close(self, until: float, told_by: float) -> None:
+        """Report the last processes gone, so that nothing waits for a lease to lapse, and tell of what was buried.
+
+        Args:
+            told_by: until when people are told, at the most.
+        """
         self.end_tending()
         if self._tending is not None and self._tending.begun:
             self._tending.close(until - time.monotonic())
@@ -120,4 +130,6 @@ class Upkeep:
                 "when their leases lapse, in %s",
                 spell(self._plan.lease_ms / 1000),
             )
+        if self._telling is not None:
+            self._telling.close(told_by - time.monotonic())
         self._closed = True
