@@ -2,6 +2,8 @@
 
 import pytest
 
+from penstock.model.job import ErrorInfo, Evidence
+from penstock.model.outcome import Ending, Outcome
 from tests.cli.desk import APP, Desk
 
 
@@ -70,6 +72,21 @@ def test_show_tells_everything_and_what_can_be_done(desk: Desk) -> None:
     for part in (id, "shop.refuse", "buried", "[7]", "event 1 of 1: failed", "Traceback", f"penstock jobs kick {id}"):
         assert part in written
     assert "jobs cancel" not in written
+
+
+def test_show_tells_what_was_found_of_a_job_that_took_its_process_down(desk: Desk) -> None:
+    id, hand = desk.enqueue("shop.refuse", 7), desk.hand()
+    evidence = Evidence(-11, "a fault in C", 2_097_152, 1_500_000, "Thread 1\n  in work", "last\x1b words\n")
+    error = ErrorInfo(kind="crashed", message="its process was killed", evidence=evidence)
+    hand.end(hand.claim()[0], Outcome(ending=Ending.CRASHED, error=error))
+    written = desk.done("jobs", "show", id)
+    assert "event 1 of 1, likely cause (signal 11, after 1.5s, peak memory 2.0 MiB)\na fault in C\n" in written
+    assert "event 1 of 1, where its threads stood\nThread 1\n  in work\n" in written
+    assert "event 1 of 1, last lines of its log\nlast" in written
+    assert "\x1b" not in written
+    (told,) = desk.read("jobs", "show", id)["history"]
+    assert (told["evidence"]["status"], told["evidence"]["ran_s"]) == (-11, 1.5)
+    assert told["evidence"]["stacks"] == evidence.stacks
 
 
 def test_show_offers_to_cancel_a_running_job_and_not_to_bury_it(desk: Desk) -> None:

@@ -62,7 +62,10 @@ def test_process_that_lives_is_not_reaped() -> None:
         (Remains(KILLED, 0, 52 * MB), "was killed by signal 9 (SIGKILL); peak memory at most 52 MB"),
         (Remains(KILLED, 2**60, 2**60), "was killed by signal 9 (SIGKILL, likely out of memory); peak memory"),
         (Remains(KILLED, 1, 1, starved=True), "was killed by signal 9 (SIGKILL, out of memory); peak memory"),
-        (Remains(signal.SIGSEGV.value, 2**60, 2**60), "was killed by signal 11 (SIGSEGV); peak memory"),
+        (
+            Remains(signal.SIGSEGV.value, 2**60, 2**60),
+            "was killed by signal 11 (SIGSEGV, often a fault in a C extension); peak",
+        ),
         (Remains(60), "was killed by signal 60 (unknown); peak memory at most 0 MB"),
     ],
 )

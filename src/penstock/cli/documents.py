@@ -9,7 +9,7 @@ from penstock.cli.screen import moment
 from penstock.engine import QueueInfo, WorkerView
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew
-from penstock.model.job import ErrorInfo, Former, Job
+from penstock.model.job import ErrorInfo, Evidence, Former, Job
 from penstock.serving import is_gone
 
 __all__ = ["arguments_of", "job_document", "queue_document", "worker_document"]
@@ -133,4 +133,18 @@ def _error(error: ErrorInfo | None) -> dict[str, Any] | None:
         "attempt": error.attempt,
         "at": moment(error.at_ms or None),
         "worker": error.worker,
+        "evidence": _evidence(error.evidence),
+    }
+
+
+def _evidence(evidence: Evidence | None) -> dict[str, Any] | None:
+    if evidence is None:
+        return None
+    return {
+        "status": evidence.status,
+        "cause": evidence.cause,
+        "peak_bytes": evidence.peak_bytes,
+        "ran_s": evidence.ran_us / 1e6,
+        "stacks": evidence.stacks,
+        "log": evidence.log,
     }

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 
 from penstock.cli.access import existing_store, reaches_store
 from penstock.cli.documents import arguments_of, job_document
-from penstock.cli.screen import ago, as_json, brief, moment, short, show, state_text, tame, write_json
+from penstock.cli.screen import ago, as_json, brief, moment, short, show, size, state_text, tame, write_json
 from penstock.engine import WorkerView
 from penstock.model.durations import spell
 from penstock.model.errors import JobNotFound
-from penstock.model.job import ErrorInfo, Former, Job, JobId, ProcessId
+from penstock.model.job import ErrorInfo, Evidence, Former, Job, JobId, ProcessId
 from penstock.model.states import Cause, State, sources
 
 __all__ = ["show_job"]
@@ -202,7 +202,22 @@ def _former(job: Job, former: Former) -> Iterator[str]:
 
 def _errors(job: Job) -> Iterator[tuple[str, str]]:
     for number, error in enumerate(job.history, 1):
-        yield f"event {number} of {len(job.history)}: {_circumstances(error)}", error.traceback or brief(error)
+        title = f"event {number} of {len(job.history)}"
+        yield f"{title}: {_circumstances(error)}", error.traceback or brief(error)
+        if error.evidence is not None:
+            yield from _evidence(f"{title}, ", error.evidence)
+
+
+def _evidence(title: str, evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Tell what was found where an attempt took its process down, or hung."""
+    status, peak = evidence.status, evidence.peak_bytes
+    facts = [f"status {status}" if status >= 0 else f"signal {-status}"]
+    facts += [f"after {spell(evidence.ran_us / 1e6)}"] if evidence.ran_us else []
+    facts += [f"peak memory {size(peak)}"] if peak else []
+    yield f"{title}likely cause ({', '.join(facts)})", evidence.cause
+    for what, text in (("last lines of its log", evidence.log), ("where its threads stood", evidence.stacks)):
+        if text:
+            yield f"{title}{what}", text.rstrip("\n")
 
 
 def _circumstances(error: ErrorInfo) -> str:

@@ -225,6 +225,26 @@ class NewJob(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     details: Details = NO_DETAILS
 
 
+class Evidence(Struct, frozen=True, omit_defaults=True):
+    """What was found where an attempt took its process down, or hung until that was killed.
+
+    Attributes:
+        status: exit status of the process, or the negative number of the signal that killed it.
+        cause: what it likely was, in words.
+        peak_bytes: the most memory that the process was seen to have resident, 0 if nobody looked in time.
+        ran_us: how long the attempt had run, in microseconds.
+        stacks: where each thread stood, the job's own first, with the most recent call first; at most 16 KiB.
+        log: the last lines that the job had logged, at most 20 lines and 4 KiB.
+    """
+
+    status: int
+    cause: str = ""
+    peak_bytes: int = 0
+    ran_us: int = 0
+    stacks: str = ""
+    log: str = ""
+
+
 class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     """One failed attempt, as text of bounded length; never rebuilt into an exception.
 
@@ -237,6 +257,7 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
         failure: whose fault it was, where the kind does not say it; see `failure_class`.
         where: the innermost function of the application in which it was raised, as `shop.jobs:send`; not known of all.
         group: which group of buried jobs its job belongs to, set where it buried the job; see `groups.group_of`.
+        evidence: what was found if it took its process down or hung.
     """
 
     kind: str
@@ -249,6 +270,7 @@ class ErrorInfo(Struct, frozen=True, omit_defaults=True):
     failure: str = ""
     where: str = ""
     group: str = ""
+    evidence: Evidence | None = None
 
     @property
     def failure_class(self) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from penstock.loading import import_fault, load_app
 from penstock.model.job import Claim, Progress
 from penstock.model.outcome import Outcome
+from penstock.worker import stacks
 from penstock.worker.board import Board
 from penstock.worker.channel import (
     LONGEST_FAULT,
@@ -51,6 +52,8 @@ def main(descriptor: int, board: int, parent: int) -> int:
     """Run jobs until the channel closes; the board tells whoever started this whether a job had begun."""
     die_with_parent(parent)
     faulthandler.register(signal.SIGTTIN, all_threads=True)
+    shown = Board(board, PLACES)
+    stacks.offer(shown)
     _offer_to_the_oom_killer()
     channel = Channel.inherited(descriptor)
     os.set_inheritable(board, False)
@@ -69,8 +72,8 @@ def main(descriptor: int, board: int, parent: int) -> int:
     capture_job_logs()
     around = Surroundings(
         tasks=app.tasks,
-        board=Board(board, PLACES),
-        notes=_Voice(channel),
+        board=shown,
+        notes=_Voice(channel, shown),
         deliver=lambda _runner, _claim, outcome: _deliver(channel, outcome),
         home=app,
         failures=app.failures.alone(),
@@ -86,12 +89,14 @@ def main(descriptor: int, board: int, parent: int) -> int:
 
 
 class _Voice:
-    """Passes on what the job says."""
+    """Passes on what the job says, and keeps the last of it where it outlives this child."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, board: Board) -> None:
+        self._channel, self._board = channel, board
 
-    def put(self, claim: Claim, progress: Progress | None, log: str) -> None:  # noqa: ARG002
+    def put(self, claim: Claim, progress: Progress | None, log: str) -> None:
+        if log:
+            self._board.say(claim.fence.token, log)
         self._channel.send(Noted(progress, log[-LONGEST_LOG:]))
 
 
@@ -131,6 +136,7 @@ class _Line:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         while True:
+            self._around.board.beat(time.monotonic_ns())
             messages = self._channel.receive() if poll.poll(CHECK_EVERY_S * 1000) else []
             if messages is None:
                 return

@@ -36,18 +36,26 @@ class Remains(Struct, frozen=True):
     def __str__(self) -> str:
         if self.code >= 0:
             return f"exited with status {self.code}"
-        return f"killed by signal {-self.code} ({_signal_name(-self.code)}{self._hint()}); {self._peak()}"
+        hint = self._hint()
+        name = _signal_name(-self.code) + (f", {hint}" if hint else "")
+        return f"killed by signal {-self.code} ({name}); {self._peak()}"
 
     def story(self) -> str:
         """Say the same as the rest of a sentence about the process."""
         return f"was {self}" if self.code < 0 else str(self)
 
+    def cause(self) -> str:
+        """Say in words what it likely died of."""
+        if self.code >= 0:
+            return "its code ended the process, as os._exit does"
+        return self._hint() or _CAUSES.get(-self.code, "it was killed from outside")
+
     def _hint(self) -> str:
         if self.code != -signal.SIGKILL:
-            return ""
+            return _HINTS.get(-self.code, "")
         if self.starved:
-            return ", out of memory"
-        return ", likely out of memory" if self.peak_bytes > memory_bytes() * _MUCH else ""
+            return "out of memory"
+        return "likely out of memory" if self.peak_bytes > memory_bytes() * _MUCH else ""
 
     def _peak(self) -> str:
         least, most = spell_bytes(self.peak_bytes), spell_bytes(self.bound_bytes)
@@ -58,6 +66,22 @@ class Remains(Struct, frozen=True):
         return f"peak memory {least}"
 
 
+_IN_C = "often a fault in a C extension"
+#: What signals tell that a process brings upon itself.
+_HINTS: dict[int, str] = {
+    signal.SIGSEGV: _IN_C,
+    signal.SIGBUS: f"{_IN_C}, or a mapped file that was cut off",
+    signal.SIGILL: _IN_C,
+    signal.SIGFPE: _IN_C,
+    signal.SIGABRT: "abort was called, often by a C library that found its memory damaged",
+    signal.SIGSYS: "a system call that is forbidden here",
+    signal.SIGXCPU: "over its limit of CPU time",
+    signal.SIGXFSZ: "over its limit of file size",
+}
+#: The same where it may have come from anywhere.
+_CAUSES: dict[int, str] = {
+    signal.SIGKILL: "it was killed from outside: by a person, a program, or the kernel for want of memory",
+}
 #: The part of the memory there is from which on a process counts as a likely victim of its want. Whoever kills for want
 #: of memory picks the largest, and one that has less than a quarter is seldom that, or other things are wrong.
 _MUCH = 0.25

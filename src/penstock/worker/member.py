@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 
+from msgspec.structs import replace
+
 from penstock.engine import Death
 from penstock.model.durations import spell
 from penstock.model.job import JobId, ProcessId
 from penstock.model.outcome import Ending
+from penstock.worker import stacks
 from penstock.worker.board import Board, BoardState
 from penstock.worker.channel import Channel, FromSupervisor, Go, Plan, Release, Stop
 from penstock.worker.forensics import Gauge, Remains, is_stopped, resident_bytes, spell_bytes
 from penstock.worker.runners.contract import HARD_LIMIT_AFTER_S
+from penstock.worker.scene import survey
 from penstock.worker.tender import new_process_id
 from penstock.worker.verdict import STOPPED, Verdict
 
@@ -72,7 +76,7 @@ class Member:
         self.began_at: float | None = None
         self.stopping = False
         self.verdict: Verdict | None = None
-        self._told_slow = False
+        self._told_slow = self._was_locked = False
         self._release_at: float | None = None
         self._kill_at: float | None = None
         self._frozen_since: float | None = None
@@ -115,6 +119,14 @@ class Member:
         if self.verdict is None:
             self.verdict = verdict
             os.kill(self.pid, signal.SIGKILL)
+
+    def kill_hung(self, verdict: Verdict) -> None:
+        """Kill it once it has written where its threads stand."""
+        if self.verdict is None:
+            silent_ns = time.monotonic_ns() - self.board.last_beat_ns
+            self._was_locked = silent_ns > SILENCE_NS and not is_stopped(self.pid)
+            stacks.ask(self.pid, self.board)
+            self.kill(verdict)
 
     def show_stacks(self) -> None:
         """Let it write the stacks of its threads; before it is ready for the signal, that would stop it."""
@@ -180,7 +192,8 @@ class Member:
                 self.pid,
                 held,
             )
-        self.kill(Verdict(STOPPED.ending, STOPPED.message, self._overdue))
+        end = self.kill_hung if self._overdue else self.kill
+        end(Verdict(STOPPED.ending, STOPPED.message, self._overdue))
 
     def check_jobs(self) -> None:
         """Enforce what a process cannot enforce on itself: jobs that ignore their limit, and a pump that is dead."""
@@ -203,7 +216,7 @@ class Member:
                     silent_ns / 1e9,
                     self.jobs() or "none",
                 )
-                self.kill(Verdict(Ending.CRASHED, f"its process was dead inside for {silent_ns / 1e9:.0f} s"))
+                self.kill_hung(Verdict(Ending.CRASHED, f"its process was dead inside for {silent_ns / 1e9:.0f} s"))
 
     def _is_overdue(self, place: int, deadline_ns: int | None, now_ns: int) -> bool:
         if deadline_ns is None:
@@ -224,7 +237,7 @@ class Member:
             )
             self.stop(self.plan.shutdown_ms / 1000)
         if silent_ns > SILENCE_NS or self.board.held <= len(self._overdue):
-            self.kill(Verdict(Ending.RELEASED, STOPPED.message, self._overdue))
+            self.kill_hung(Verdict(Ending.RELEASED, STOPPED.message, self._overdue))
 
     def has_no_room(self) -> str | None:
         """Say why no job could run here, when the application alone needs more memory than allowed."""
@@ -287,11 +300,14 @@ class Member:
 
     def judge(self, remains: Remains) -> Verdict:
         """Say what its end means for its jobs."""
-        if self.verdict is not None:
-            return self.verdict
-        if remains.code >= 0 and self.stopping:
+        if self.verdict is None and remains.code >= 0 and self.stopping:
             return STOPPED
-        return Verdict(Ending.CRASHED, f"its process {self.story(remains)}")
+        verdict = self.verdict or Verdict(Ending.CRASHED, f"its process {self.story(remains)}")
+        complaint = "" if self.verdict is None else verdict.message
+        scene = survey(self.board, remains, complaint=complaint, is_locked=self._was_locked)
+        if scene.stacks:
+            log.error("the threads of process %d stood here when it ended:\n%s", self.pid, stacks.arrange(scene.stacks))
+        return replace(verdict, scene=scene)
 
     def story(self, remains: Remains) -> str:
         """Say how it ended, as the rest of a sentence about it."""

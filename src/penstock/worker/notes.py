@@ -4,14 +4,20 @@ import threading
 
 from penstock.engine import Note
 from penstock.model.job import Claim, Progress
+from penstock.worker.board import Board
 
 LONGEST_LOG = 64 * 1024
 
 
 class Notes:
-    """Collects what jobs say; of several progress reports of one job only the last is kept. Thread-safe."""
+    """Collects what jobs say; of several progress reports of one job only the last is kept. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        board: where the last of it outlives this process.
+    """
+
+    def __init__(self, board: Board | None = None) -> None:
+        self._board = board
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
 
@@ -24,6 +30,8 @@ class Notes:
                 pending.progress = progress
             if log:
                 pending.append(log)
+                if self._board is not None:
+                    self._board.say(claim.fence.token, log)
 
     def __bool__(self) -> bool:
         return bool(self._pending)

@@ -27,6 +27,7 @@ from penstock.loading import import_fault, load_app, own_lines
 from penstock.model.errors import EngineError, LeaseLost
 from penstock.model.job import ProcessId
 from penstock.task import Task
+from penstock.worker import stacks
 from penstock.worker.board import Board, BoardState
 from penstock.worker.breakers import Breakers
 from penstock.worker.channel import (
@@ -84,7 +85,9 @@ def main(control: int, board: int, parent: int) -> None:
         os._exit(1)
     plan, early = received
     set_up_logging(plan.log_level, plan.log_format)
-    _end(Process(channel, Board(board, sum(plan.places.values())), plan).run(early))
+    shown = Board(board, sum(plan.places.values()))
+    stacks.offer(shown)
+    _end(Process(channel, shown, plan).run(early))
 
 
 def _end(status: int) -> NoReturn:
@@ -182,7 +185,7 @@ class Process:
     def _begin(self, app: Penstock, url: str, go: Go) -> None:
         engine, process = open_engine(url), ProcessId(go.process)
         capture_job_logs()
-        notes = Notes()
+        notes = Notes(self._board)
         tasks = _runners_of(app.tasks)
         around = Surroundings(
             tasks=app.tasks,

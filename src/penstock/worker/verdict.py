@@ -3,9 +3,11 @@
 from msgspec import Struct
 
 from penstock.engine import Taken
-from penstock.model.job import ErrorInfo, JobId, ProcessId
+from penstock.model.durations import spell
+from penstock.model.job import Claim, ErrorInfo, JobId, ProcessId
 from penstock.model.outcome import Ending, Outcome
 from penstock.worker.execution import RETURNED
+from penstock.worker.scene import Scene
 
 
 class Verdict(Struct, frozen=True):
@@ -15,11 +17,13 @@ class Verdict(Struct, frozen=True):
         ending: what that means for its jobs whose code had begun.
         message: for a person, kept with those jobs.
         overdue: jobs that had ignored their time limit; they alone are charged with it.
+        scene: what was found where it ended.
     """
 
     ending: Ending
     message: str
     overdue: frozenset[JobId] = frozenset()
+    scene: Scene | None = None
 
 
 #: The worker ended it; nothing is charged.
@@ -36,13 +40,36 @@ def outcome_of(taken: Taken, verdicts: dict[ProcessId, Verdict]) -> Outcome:
     if verdict is None:
         return _outcome(taken, Ending.CRASHED, "its process ended while it ran")
     if taken.claim.id in verdict.overdue:
-        return _outcome(taken, Ending.TIMED_OUT, "ran on after its timeout, so its process was killed")
+        return _overdue(taken, verdict.scene)
     if verdict.ending is Ending.RELEASED:
         return Outcome(ending=Ending.RELEASED, cancel_requested=taken.claim.cancel_requested)
-    return _outcome(taken, verdict.ending, verdict.message)
+    return _outcome(taken, verdict.ending, verdict.message, verdict.scene)
 
 
-def _outcome(taken: Taken, ending: Ending, message: str) -> Outcome:
+def _overdue(taken: Taken, scene: Scene | None) -> Outcome:
     claim = taken.claim
-    error = ErrorInfo(kind=ending.value, message=message, attempt=claim.attempt, worker=taken.previous)
-    return Outcome(ending=ending, error=error, cancel_requested=claim.cancel_requested)
+    job = None if scene is None else scene.jobs.get(claim.fence.token)
+    if scene is not None and job is not None and scene.has_time_left(job, claim.terms.timeout_ms):
+        complaint = "it blocked the event loop until others ran out of time"
+        return _outcome(taken, Ending.TIMED_OUT, f"{complaint}, so its process was killed", scene, complaint)
+    message = "ran on after its timeout, so its process was killed"
+    return _outcome(taken, Ending.TIMED_OUT, message, scene, overran(claim))
+
+
+def overran(claim: Claim) -> str:
+    """Say what a job did that did not stop at its timeout."""
+    return f"it ignored its time limit of {spell((claim.terms.timeout_ms or 0) / 1000)}"
+
+
+def _outcome(taken: Taken, ending: Ending, message: str, scene: Scene | None = None, complaint: str = "") -> Outcome:
+    claim = taken.claim
+    evidence = None if scene is None else scene.evidence(claim.fence.token, complaint)
+    error = ErrorInfo(
+        kind=ending.value, message=message, attempt=claim.attempt, worker=taken.previous, evidence=evidence
+    )
+    return Outcome(
+        ending=ending,
+        error=error,
+        cancel_requested=claim.cancel_requested,
+        ran_us=0 if evidence is None else evidence.ran_us,
+    )

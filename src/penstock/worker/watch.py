@@ -80,14 +80,15 @@ def _measure(member: Member, now: float, upkeep: Upkeep) -> None:
     if member.began_at is not None:
         member.check_memory()
     if member.is_frozen(now):
+        jobs = member.jobs() or "none"
+        upkeep.forsake(member.id)
+        member.kill_hung(Verdict(Ending.LOST, "its process was stopped from outside"))
         log.error(
             "process %d has been stopped for too long (SIGSTOP or a debugger) and is killed and replaced; its jobs "
             "run again as soon as the store has heard of it: %s",
             member.pid,
-            member.jobs() or "none",
+            jobs,
         )
-        upkeep.forsake(member.id)
-        member.kill(Verdict(Ending.LOST, "its process was stopped from outside"))
 
 
 class Sources:

@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from penstock.model.durations import spell
 from penstock.model.job import Claim, ErrorInfo, Fence
 from penstock.model.outcome import Ending, Outcome
+from penstock.worker import stacks
 from penstock.worker.board import Board
 from penstock.worker.channel import AskToStop, Channel, Ended, Fault, Interrupted, Noted, Plan, Run
 from penstock.worker.child import PLACES
 from penstock.worker.execution import Attempt, JobStopped, JobTimeout, explain
-from penstock.worker.forensics import Gauge, Remains, resident_bytes, spell_bytes
+from penstock.worker.forensics import Gauge, Remains, is_stopped, resident_bytes, spell_bytes
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
+from penstock.worker.scene import Scene, survey
+from penstock.worker.verdict import overran
 
 log = logging.getLogger("penstock.worker")
 
@@ -125,7 +129,7 @@ class Seat:
 
     def _attempted(self, child: "Child", claim: Claim) -> Outcome | None:
         attempt = self._attempt = Attempt(claim, self._around.notes)
-        self._around.board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
+        self._around.board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns, attempt.began_ns)
         try:
             outcome = child.run(attempt, self._limit(claim), self._around.hard_limit_s)
         finally:
@@ -264,8 +268,7 @@ class Child:
         """End it if it is over a limit; measure it now and then."""
         now_ns = time.monotonic_ns()
         if attempt.deadline_ns and now_ns > attempt.deadline_ns + hard_limit_s * 1e9:
-            self._bury()
-            return explain(attempt, JobTimeout())
+            return self._overran(attempt)
         if now_ns < self._measured_ns + CHECK_EVERY_S * 1e9:
             return None
         self._measured_ns = now_ns
@@ -305,11 +308,21 @@ class Child:
         self.remains = self._gauge.wait()
         return self.remains
 
+    def _overran(self, attempt: Attempt) -> Outcome:
+        """End it with a job that did not stop when it was interrupted; one that it has not begun shall not begin."""
+        is_locked = self._board.last_beat_ns < attempt.deadline_ns and not is_stopped(self.pid)
+        if self._has_begun(attempt):
+            stacks.ask(self.pid, self._board)
+        scene = survey(self._board, self._bury(), is_locked=is_locked)
+        outcome = explain(attempt, JobTimeout())
+        evidence = scene.evidence(attempt.claim.fence.token, overran(attempt.claim))
+        return replace(outcome, error=replace(outcome.error, evidence=evidence)) if outcome.error else outcome
+
     def _too_large(self, attempt: Attempt, size: int, max_memory: int) -> Outcome:
-        self._bury()
         used, limit = spell_bytes(size), spell_bytes(max_memory)
+        message = f"its process used {used}, over the limit of {limit}"
         log.error("a child process was killed: job %s took it to %s", attempt.claim.id, used)
-        return crashed(attempt, f"its process used {used}, over the limit of {limit}")
+        return crashed(attempt, message, survey(self._board, self._bury(), complaint=message))
 
     def _crashed(self, attempt: Attempt) -> Outcome:
         ended = self._gauge.ends_within(ENDING_S)
@@ -317,13 +330,16 @@ class Child:
         story = remains.story() if ended else CLOSED_STORY
         if self._has_begun(attempt):
             log.error("a child process %s while it ran job %s", story, attempt.claim.id)
-        return crashed(attempt, f"its process {story}")
+        complaint = "" if ended else f"it {CLOSED_STORY}"
+        return crashed(attempt, f"its process {story}", survey(self._board, remains, complaint=complaint))
 
 
-def crashed(attempt: Attempt, message: str) -> Outcome:
+def crashed(attempt: Attempt, message: str, scene: Scene) -> Outcome:
+    claim = attempt.claim
+    evidence = scene.evidence(claim.fence.token)
     return Outcome(
         ending=Ending.CRASHED,
-        error=ErrorInfo(kind="crashed", message=message, attempt=attempt.claim.attempt),
+        error=ErrorInfo(kind="crashed", message=message, attempt=claim.attempt, evidence=evidence),
         cancel_requested=attempt.cancelled,
         ran_us=attempt.ran_us,
     )

@@ -16,16 +16,18 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from penstock.model.codec import decode_envelope
 from penstock.model.errors import EnvelopeCorrupt, EnvelopeTooNew, PayloadInvalid
-from penstock.model.job import Claim, ErrorInfo, Fence
+from penstock.model.job import Claim, ErrorInfo, Evidence, Fence
 from penstock.model.outcome import Ending, Outcome
-from penstock.worker.execution import Attempt, JobStopped, JobTimeout, Runnable, bounded, explain, refuse
+from penstock.worker.execution import Attempt, Interrupt, JobStopped, JobTimeout, Runnable, bounded, explain, refuse
 from penstock.worker.forensics import Gauge, Remains
 from penstock.worker.runners.child import Spawn
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
+from penstock.worker.words import last_lines
 
 log = logging.getLogger("penstock.worker")
 
@@ -92,7 +94,7 @@ class Post:
     def _run(self, claim: Claim) -> Outcome:
         attempt = Attempt(claim, self._around.notes)
         board = self._around.board
-        board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
+        board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns, attempt.began_ns)
         self.attempt = attempt
         try:
             return self._attempted(attempt, self._around.tasks[claim.task])
@@ -252,7 +254,7 @@ def _judge(attempt: Attempt, task: Runnable, remains: Remains, talk: _Talk) -> O
     if remains.code == 0:
         return _result(attempt, task, talk)
     if attempt.interrupt is not None:
-        return explain(attempt, attempt.interrupt())
+        return _interrupted(attempt, attempt.interrupt, remains, talk)
     if attempt.cancelled:
         return _ended(attempt, Ending.CANCELLED, "cancelled", "cancelled while it ran", talk)
     message = f"the command {remains.story()}"
@@ -260,7 +262,22 @@ def _judge(attempt: Attempt, task: Runnable, remains: Remains, talk: _Talk) -> O
         return _ended(attempt, Ending.FAILED, "failed", message, talk, verdict="bury")
     if remains.code == RETRY_STATUS:
         return _ended(attempt, Ending.FAILED, "failed", message, talk, verdict="retry")
-    return _ended(attempt, Ending.FAILED, "failed", message, talk)
+    outcome = _ended(attempt, Ending.FAILED, "failed", message, talk)
+    return outcome if remains.code > 0 else _with(outcome, Evidence(remains.code, remains.cause(), remains.peak_bytes))
+
+
+def _interrupted(attempt: Attempt, why: type[Interrupt], remains: Remains, talk: _Talk) -> Outcome:
+    """Tell of one that was ended, with what it had said last if its time was out."""
+    outcome = explain(attempt, why())
+    how = "did not end at SIGTERM" if remains.code == -signal.SIGKILL else "ended at SIGTERM"
+    said = last_lines(bytes(talk.stderr).decode(errors="replace"))
+    return _with(outcome, Evidence(remains.code, f"its time was out, and it {how}", remains.peak_bytes, log=said))
+
+
+def _with(outcome: Outcome, evidence: Evidence) -> Outcome:
+    if outcome.error is None:
+        return outcome
+    return replace(outcome, error=replace(outcome.error, evidence=replace(evidence, ran_us=outcome.ran_us)))
 
 
 def _result(attempt: Attempt, task: Runnable, talk: _Talk) -> Outcome:

@@ -63,6 +63,7 @@ class Slot:
     def serve(self) -> None:
         """Run claims until None comes."""
         self._thread = threading.get_ident()
+        self._board.set_thread(self.place, self._thread)
         guard_this_thread(self._guard)
         take, deliver = self._runner.claims.get, self._around.deliver
         while (claim := take()) is not None:
@@ -84,7 +85,7 @@ class Slot:
         outcome: Outcome | None = None
         attempt = Attempt(claim, self._around.notes, self._around.failures)
         try:
-            self._board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns)
+            self._board.occupy(self.place, claim.fence.token, claim.id, attempt.deadline_ns, attempt.began_ns)
             self.attempt = attempt
             outcome = run(attempt, self._around.tasks[claim.task], self._around.home)
             self._leave(attempt)
