@@ -50,6 +50,12 @@ def claim(task: str, /, *args: Any, timeout: float | None = 60, **fields: Any) -
     return Claim(**values | fields)
 
 
+def call_of(app: Penstock, task: str, /, *args: Any, **fields: Any) -> Claim:
+    """A claim of a task of another application."""
+    envelope, crc = app.tasks[task].pack(args, {})
+    return claim("thread.tell", task=task, envelope=envelope, crc=crc, **fields)
+
+
 def plan(**fields: Any) -> Plan:
     values: dict[str, Any] = {
         "app": "tests.worker.jobs:app",

@@ -83,8 +83,23 @@ async def stay_at_the_door() -> None:
 
 
 async def block_the_loop(path: Path) -> None:
+    """Block until a file is there, as any other call that waits."""
     path.touch()
-    time.sleep(600)
+    while not path.with_suffix(".over").exists():
+        time.sleep(0.01)
+
+
+async def sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def exit_in_a_task() -> None:
+    """Let SystemExit through the loop, which asyncio does with those of its Tasks."""
+
+    async def leave_now() -> None:
+        raise SystemExit(3)
+
+    await asyncio.gather(asyncio.create_task(leave_now()))
 
 
 PLAIN: list[Callable[..., Any]] = [
@@ -111,5 +126,5 @@ def in_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
 for function in PLAIN:
     for runner in ("thread", "process"):
         app.task(name=f"{runner}.{function.__name__}", runner=runner, max_crashes=1, max_attempts=1)(function)
-for coroutine in (swallow_cancellation, block_the_loop):
+for coroutine in (swallow_cancellation, block_the_loop, sleep, exit_in_a_task):
     app.task(name=f"loop.{coroutine.__name__}", max_crashes=1, max_attempts=1)(coroutine)

@@ -10,17 +10,17 @@ import pytest
 
 from penstock.model.job import Claim, Evidence
 from penstock.model.outcome import Ending, Outcome
-from penstock.model.retry import Policy
 from penstock.worker.board import Board
 from penstock.worker.forensics import Remains, is_stopped
 from penstock.worker.runners.child import ChildRunner
 from penstock.worker.runners.command import CommandRunner
+from penstock.worker.runners.loop import LoopRunner
 from penstock.worker.scene import survey
 from penstock.worker.stacks import LONGEST_STACKS, arrange, where
 from penstock.worker.words import WORDS_KEPT
 from tests.polling import await_true
 from tests.worker import ill_mannered
-from tests.worker.harness import Stage, claim, plan
+from tests.worker.harness import Stage, call_of, claim, plan
 
 
 @pytest.fixture
@@ -36,8 +36,7 @@ def stage() -> Iterator[Stage]:
 
 
 def call(task: str, *args: object, timeout: float = 60) -> Claim:
-    envelope, crc = ill_mannered.app.tasks[task].pack(args, {})
-    return claim("process.tell", task=task, envelope=envelope, crc=crc, policy=Policy(timeout_ms=round(timeout * 1000)))
+    return call_of(ill_mannered.app, task, *args, timeout=timeout)
 
 
 def evidence_of(outcome: Outcome) -> Evidence:
@@ -81,6 +80,19 @@ def test_job_that_blocks_is_told_with_where_it_stood(stage: Stage, tmp_path: Pat
     found = evidence_of(stage.run(call("process.block", tmp_path / "began", timeout=0.5)))
     assert found.cause.startswith("it ignored its time limit of 500ms; it stood in block (ill_mannered.py:")
     assert "in block" in found.stacks.split("\n\n")[0]
+
+
+def test_coroutine_that_swallows_its_cancellation_is_told_with_what_it_awaited(tmp_path: Path) -> None:
+    """No thread's stack shows it. It is the supervisor that ends its process, which is no matter here."""
+    stage = Stage(lambda around: LoopRunner(around, 0, 2), ill_mannered.app.tasks, hard_limit_s=0.2)
+    stage.runner.start([call("loop.swallow_cancellation", tmp_path / "began", timeout=0.2)])
+    await_true(lambda: "Coroutine of job" in stage.board.behind())
+    found = survey(stage.board, Remains(signal.SIGKILL), complaint="it hung")
+    (token,) = found.jobs
+    cause = found.evidence(token).cause
+    assert cause.startswith("it hung; it stood in sleep (tasks.py:")
+    assert "called from stay_at_the_door (ill_mannered.py:" in cause
+    stage.close()
 
 
 def test_child_that_was_stopped_is_told_with_where_it_stood(stage: Stage, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from penstock.worker.execution import (
     JobTimeout,
     Runnable,
     explain,
+    name_of,
     prepare,
     succeed,
 )
 from penstock.worker.runners.contract import Surroundings
+from penstock.worker.runners.vigil import Vigil
 from penstock.worker.runners.waiting import Waiting
 
 log = logging.getLogger("penstock.worker")
@@ -37,6 +39,9 @@ class LoopRunner(Waiting):
         self._tasks: list[asyncio.Task[None] | None] = [None] * places
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._thread = 0
+        ignored_ns = round(around.hard_limit_s * 5e8)
+        self._vigil = Vigil(around.board, first, self._attempts, self._tasks, ignored_ns)
 
     def start(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -53,6 +58,8 @@ class LoopRunner(Waiting):
         for place, attempt in enumerate(self._attempts):
             if attempt is not None and 0 < attempt.deadline_ns <= now_ns and attempt.interrupt is None:
                 self._call(self._interrupt, place, attempt, JobTimeout)
+        if self._loop is not None and self._thread:
+            self._vigil.look(self._loop, self._thread, now_ns)
 
     def interrupt(self) -> None:
         for place, attempt in enumerate(self._attempts):
@@ -72,11 +79,21 @@ class LoopRunner(Waiting):
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        self._thread = threading.get_ident()
+        for place in range(self.places):
+            self._around.board.set_thread(self._first + place, self._thread)
+        self._run_on(loop)
         while not self._closed:
             log.warning("a task has stopped the event loop that all coroutines of its process share; it runs on")
-            loop.run_forever()
+            self._run_on(loop)
         loop.close()
+
+    def _run_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the loop; a SystemExit in a Task that a job has made comes out here, as asyncio lets it through."""
+        try:
+            loop.run_forever()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the other coroutines go on
+            log.warning("%s left a task of a job and has stopped the event loop", name_of(type(error)))
 
     # -- in the loop's thread ----------------------------------------------------------------------------------------
 
@@ -96,7 +113,7 @@ class LoopRunner(Waiting):
         """Run one claim. It is listed as running only once it is, because a Task cancelled earlier never begins."""
         around = self._around
         attempt = Attempt(claim, around.notes, around.failures)
-        around.board.occupy(self._first + place, claim.fence.token, claim.id, attempt.deadline_ns)
+        around.board.occupy(self._first + place, claim.fence.token, claim.id, attempt.deadline_ns, attempt.began_ns)
         self._attempts[place] = attempt
         outcome = await _attempt(attempt, around.tasks[claim.task], around.home)
         self._attempts[place] = self._tasks[place] = None
