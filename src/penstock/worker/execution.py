@@ -335,7 +335,7 @@ def lineage(kind: type[BaseException]) -> tuple[str, ...]:
 def message_of(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as inner:  # noqa: BLE001 - whatever a hostile __str__ raises must not cost the outcome
+    except BaseException as inner:  # noqa: BLE001 - whatever a hostile __str__ raises must not cost the outcome
         text = f"<its text cannot be read: {type(inner).__name__}>"
     return bounded(text, LONGEST_MESSAGE)
 
@@ -348,7 +348,7 @@ def traceback_of(error: BaseException) -> str:
             type(error), error, trace, limit=-DEEPEST_TRACEBACK, compact=True, max_group_depth=5
         ).format()
         return bounded("".join(lines), LONGEST_TRACEBACK)
-    except Exception as inner:  # noqa: BLE001 - a hostile exception must not cost the outcome
+    except BaseException as inner:  # noqa: BLE001 - a hostile exception must not cost the outcome
         return f"The traceback of {type(error).__qualname__} cannot be written: {type(inner).__name__}."
 
 
@@ -356,7 +356,7 @@ def shown(value: object) -> str:
     """Show a value in few words, however large or hostile."""
     try:
         return bounded(reprlib.repr(value), LONGEST_SHOWN)
-    except Exception as inner:  # noqa: BLE001 - whatever a hostile __repr__ raises must not cost the outcome
+    except BaseException as inner:  # noqa: BLE001 - whatever a hostile __repr__ raises must not cost the outcome
         return f"a {type(value).__qualname__} that cannot be shown ({type(inner).__name__})"
 
 

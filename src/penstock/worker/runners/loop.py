@@ -115,7 +115,10 @@ class LoopRunner(Waiting):
         attempt = Attempt(claim, around.notes, around.failures)
         around.board.occupy(self._first + place, claim.fence.token, claim.id, attempt.deadline_ns, attempt.began_ns)
         self._attempts[place] = attempt
-        outcome = await _attempt(attempt, around.tasks[claim.task], around.home)
+        try:
+            outcome = await _attempt(attempt, around.tasks[claim.task], around.home)
+        except BaseException as error:  # noqa: BLE001 - the last resort: a place that is not given back is lost
+            outcome = explain(attempt, error)
         self._attempts[place] = self._tasks[place] = None
         around.board.vacate(self._first + place)
         self._free.append(place)
