@@ -79,7 +79,7 @@ def refuse_signals(path: Path) -> None:
 async def swallow_cancellation(path: Path) -> None:
     log.warning("about to wait")
     path.touch()
-    while True:
+    while not path.with_suffix(".over").exists():
         with contextlib.suppress(asyncio.CancelledError):
             await stay_at_the_door()
 

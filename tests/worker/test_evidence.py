@@ -85,13 +85,17 @@ def test_job_that_blocks_is_told_with_where_it_stood(stage: Stage, tmp_path: Pat
 def test_coroutine_that_swallows_its_cancellation_is_told_with_what_it_awaited(tmp_path: Path) -> None:
     """No thread's stack shows it. It is the supervisor that ends its process, which is no matter here."""
     stage = Stage(lambda around: LoopRunner(around, 0, 2), ill_mannered.app.tasks, hard_limit_s=0.2)
-    stage.runner.start([call("loop.swallow_cancellation", tmp_path / "began", timeout=0.2)])
+    job = call("loop.swallow_cancellation", tmp_path / "began", timeout=0.2)
+    stage.runner.start([job])
     await_true(lambda: "Coroutine of job" in stage.board.behind())
     found = survey(stage.board, Remains(signal.SIGKILL), complaint="it hung")
     (token,) = found.jobs
     cause = found.evidence(token).cause
     assert cause.startswith("it hung; it stood in sleep (tasks.py:")
     assert "called from stay_at_the_door (ill_mannered.py:" in cause
+    (tmp_path / "began.over").touch()
+    stage.runner.cancel(job.fence)
+    stage.next()
     stage.close()
 
 

@@ -51,6 +51,9 @@ def test_limits_count_from_the_moment_at_which_a_blocked_loop_goes_on(stage: Sta
     (tmp_path / "gate.over").touch()
     assert stage.next()[0] is blocking
     await_true(lambda: (limits(stage)[other.id] or 0) > due)
+    (tmp_path / "other.over").touch()
+    stage.runner.cancel(other.fence)
+    stage.next()
 
 
 def test_loop_runs_on_after_an_exit_in_a_task_of_a_job(stage: Stage) -> None:

@@ -142,10 +142,11 @@ class Noted(Struct, frozen=True, tag="noted"):
     log: str
 
 
-class Ended(Struct, frozen=True, tag="ended"):
-    """From a child: how the job ended."""
+class Ended(Struct, frozen=True, tag="ended", omit_defaults=True):
+    """From a child: how the job ended; and why no other shall run there, if one shall not."""
 
     outcome: Outcome
+    spoilt: str = ""
 
 
 FromSupervisor = Plan | Go | Quiet | Resume | Stop | Release

@@ -34,8 +34,10 @@ from penstock.worker.channel import (
     die_with_parent,
 )
 from penstock.worker.execution import bounded
+from penstock.worker.forensics import keep_orphans
 from penstock.worker.logs import capture_job_logs, set_up_logging
 from penstock.worker.notes import LONGEST_LOG
+from penstock.worker.premises import Premises
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.thread import ThreadRunner
 
@@ -55,6 +57,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
     shown = Board(board, PLACES)
     stacks.offer(shown)
     _offer_to_the_oom_killer()
+    keep_orphans()
     channel = Channel.inherited(descriptor)
     os.set_inheritable(board, False)
     received = channel.receive_plan()
@@ -70,11 +73,12 @@ def main(descriptor: int, board: int, parent: int) -> int:
         channel.send(Fault(bounded(import_fault(plan.app, error), LONGEST_FAULT)))
         return 2
     capture_job_logs()
+    premises = Premises()
     around = Surroundings(
         tasks=app.tasks,
         board=shown,
         notes=_Voice(channel, shown),
-        deliver=lambda _runner, _claim, outcome: _deliver(channel, outcome),
+        deliver=lambda _runner, _claim, outcome: _deliver(channel, premises, outcome),
         home=app,
         failures=app.failures.alone(),
     )
@@ -82,7 +86,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
     slot = plain.take_this_thread()
     channel.send(Hello(url="", tasks={}))
     threading.Thread(
-        target=_Line(channel, plain, around).take_all, args=(early,), name="penstock-line", daemon=True
+        target=_Line(channel, plain, around, premises).take_all, args=(early,), name="penstock-line", daemon=True
     ).start()
     slot.serve()
     return 0
@@ -100,8 +104,8 @@ class _Voice:
         self._channel.send(Noted(progress, log[-LONGEST_LOG:]))
 
 
-def _deliver(channel: Channel, outcome: Outcome) -> None:
-    channel.send(Ended(outcome))
+def _deliver(channel: Channel, premises: Premises, outcome: Outcome) -> None:
+    channel.send(Ended(outcome, premises.tidy()))
 
 
 class _Line:
@@ -110,8 +114,8 @@ class _Line:
     An order to stop may overtake its job on the way to the slot, so it stands until the next job comes.
     """
 
-    def __init__(self, channel: Channel, plain: ThreadRunner, around: Surroundings) -> None:
-        self._channel, self._plain, self._around = channel, plain, around
+    def __init__(self, channel: Channel, plain: ThreadRunner, around: Surroundings, premises: Premises) -> None:
+        self._channel, self._plain, self._around, self._premises = channel, plain, around, premises
         self._runner: Runner = plain
         self._loop: Runner | None = None
         self._stops: list[AskToStop | Interrupted] = []
@@ -140,10 +144,20 @@ class _Line:
             messages = self._channel.receive() if poll.poll(CHECK_EVERY_S * 1000) else []
             if messages is None:
                 return
+            self._end_with_threads()
             for message in messages:
                 self._take(message)
             self._runner.check(time.monotonic_ns())
             self._apply_stops()
+
+    def _end_with_threads(self) -> None:
+        """End this child when no job runs and the last one has left threads that go on; its worker starts another."""
+        if self._claim is None or self._around.board.running() or not (names := self._premises.lingers()):
+            return
+        log.warning(
+            "child process %d ends, because job %s has left threads running: %s", os.getpid(), self._claim.id, names
+        )
+        os._exit(0)
 
     def _take(self, message: object) -> None:
         if isinstance(message, Run):

@@ -152,17 +152,19 @@ def subreaper() -> Iterator[None]:
 
     Source: prctl(2), PR_SET_CHILD_SUBREAPER.
     """
-    if sys.platform != "linux":
-        yield
-        return
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    keep_orphans()
     try:
         yield
     finally:
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        keep_orphans(False)
+
+
+def keep_orphans(keep: bool = True) -> None:
+    """Become the parent of what ended processes leave behind, or no longer."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(keep), 0, 0, 0)
 
 
 _PR_SET_CHILD_SUBREAPER = 36

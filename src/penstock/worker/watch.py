@@ -9,6 +9,7 @@ from penstock.model.outcome import Ending
 from penstock.worker.channel import Plan
 from penstock.worker.forensics import collect_strays
 from penstock.worker.member import Member
+from penstock.worker.offspring import Strays
 from penstock.worker.upkeep import Upkeep
 from penstock.worker.verdict import Verdict
 
@@ -29,6 +30,7 @@ class Watch:
     def __init__(self, plan: Plan, members: Mapping[int, Member]) -> None:
         self._plan, self._members = plan, members
         self._measured_at = 0.0
+        self._strays = Strays()
 
     def look(self, now: float, upkeep: Upkeep) -> bool:
         """Look at every process; say whether it was time to measure, once a second."""
@@ -43,8 +45,15 @@ class Watch:
         if measure:
             self._measured_at = now
             collect_strays(self._members.keys())
+            self._tell_strays()
             self._fence(now, upkeep)
         return measure
+
+    def _tell_strays(self) -> None:
+        for pid, command in self._strays.look(self._members.keys()):
+            log.warning(
+                "process %d was left behind by a job, in a session of its own, and is not ended: %s", pid, command
+            )
 
     def _watch_starts(self, now: float) -> None:
         """Mind the oldest of the processes that start: what one cannot import, the others cannot either."""

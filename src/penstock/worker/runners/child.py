@@ -22,6 +22,7 @@ from penstock.worker.channel import AskToStop, Channel, Ended, Fault, Interrupte
 from penstock.worker.child import PLACES
 from penstock.worker.execution import Attempt, JobStopped, JobTimeout, explain
 from penstock.worker.forensics import Gauge, Remains, is_stopped, resident_bytes, spell_bytes
+from penstock.worker.offspring import end_descendants
 from penstock.worker.runners.contract import Surroundings
 from penstock.worker.runners.waiting import Waiting
 from penstock.worker.scene import Scene, survey
@@ -186,6 +187,7 @@ class Child:
         self.remains: Remains | None = None
         self._gauge = Gauge(pid)
         self._ran = 0
+        self._spoilt = ""
         self._measured_ns = time.monotonic_ns()
 
     @classmethod
@@ -258,6 +260,9 @@ class Child:
             if isinstance(message, Noted):
                 attempt.note(message.progress, message.log)
             elif isinstance(message, Ended):
+                self._spoilt = message.spoilt
+                if self._spoilt:
+                    log.warning("a child process is ended after job %s: %s", attempt.claim.id, self._spoilt)
                 return message.outcome
         return None
 
@@ -287,7 +292,7 @@ class Child:
         return max_memory is not None and resident_bytes(self.pid) > max_memory
 
     def is_used_up(self, plan: Plan) -> bool:
-        if self.remains is not None or (plan.max_jobs is not None and self._ran >= plan.max_jobs):
+        if self.remains is not None or self._spoilt or (plan.max_jobs is not None and self._ran >= plan.max_jobs):
             return True
         return self.is_larger_than(plan.max_memory)
 
@@ -302,6 +307,7 @@ class Child:
 
         The status of one that was ending already stays as it was.
         """
+        end_descendants(self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.channel.close()
