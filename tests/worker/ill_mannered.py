@@ -33,6 +33,7 @@ def where() -> int:
 
 def leave(status: int) -> None:
     log.warning("about to leave")
+    print("with", status)
     os._exit(status)
 
 
@@ -181,6 +182,7 @@ def shout(megabytes: int) -> str:
     """Print much, without a newline and not as text."""
     for _ in range(megabytes):
         os.write(1, b"\xff" * 1024**2)
+    print("x" * 1024**2)
     return "said"
 
 

@@ -61,7 +61,7 @@ def test_exit_in_the_middle_of_a_job_is_told_with_its_status(stage: Stage) -> No
     found = evidence_of(stage.run(call("process.leave", 0)))
     assert (found.status, found.stacks) == (0, "")
     assert found.cause == "its code ended the process, as os._exit does"
-    assert "about to leave" in found.log
+    assert found.log.endswith("WARNING about to leave\nwith 0\n")
 
 
 def test_job_that_holds_the_interpreter_lock_is_told_with_where_it_held_it(stage: Stage, tmp_path: Path) -> None:

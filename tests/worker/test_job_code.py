@@ -16,6 +16,7 @@ import pytest
 from penstock.model.job import ErrorInfo, Evidence, Job
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.states import State
+from penstock.worker.forensics import resident_bytes
 from penstock.worker.offspring import lives
 from penstock.worker.runners.child import ChildRunner
 from penstock.worker.runners.contract import Runner, Surroundings
@@ -113,6 +114,14 @@ def test_daemon_of_a_job_that_is_killed_ends_with_it(child: Stage, tmp_path: Pat
     outcome = run(child, f"process.{row}", tmp_path / "program", timeout=1)
     assert outcome.ending is Ending.TIMED_OUT
     await_true(lambda: not lives(int((tmp_path / "program").read_text())))
+
+
+@pytest.mark.parametrize("row", [pytest.param("shout", id="J7")])
+def test_job_that_prints_without_end_is_not_held_up_and_fills_no_memory_but_its_own(child: Stage, row: str) -> None:
+    given(child, "process.where")
+    before = resident_bytes(os.getpid())
+    assert given(child, f"process.{row}", 32) == "said"
+    assert resident_bytes(os.getpid()) - before < 10 * 1024**2
 
 
 @pytest.mark.parametrize("row", [pytest.param("rearrange", id="J8")])

@@ -234,7 +234,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
         peak_bytes: the most memory that the process was seen to have resident, 0 if nobody looked in time.
         ran_us: how long the attempt had run, in microseconds.
         stacks: where each thread stood, the job's own first, with the most recent call first; at most 16 KiB.
-        log: the last lines that the job had logged, at most 20 lines and 4 KiB.
+        log: the last lines that the job had logged or printed, at most 20 lines and 4 KiB.
     """
 
     status: int

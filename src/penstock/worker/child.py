@@ -35,7 +35,7 @@ from penstock.worker.channel import (
 )
 from penstock.worker.execution import bounded
 from penstock.worker.forensics import keep_orphans
-from penstock.worker.logs import capture_job_logs, set_up_logging
+from penstock.worker.logs import capture_job_logs, overhear_prints, set_up_logging
 from penstock.worker.notes import LONGEST_LOG
 from penstock.worker.premises import Premises
 from penstock.worker.runners.contract import Runner, Surroundings
@@ -73,6 +73,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
         channel.send(Fault(bounded(import_fault(plan.app, error), LONGEST_FAULT)))
         return 2
     capture_job_logs()
+    overhear_prints(shown.say)
     premises = Premises()
     around = Surroundings(
         tasks=app.tasks,

@@ -1,9 +1,10 @@
-"""Log lines of the worker as text or JSON on stderr, and the log records of a job kept with it."""
+"""Log lines of the worker as text or JSON on stderr, and what a job logs or prints kept with it."""
 
 import logging
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, TextIO, cast
 
 import msgspec
 
@@ -22,6 +23,34 @@ def capture_job_logs() -> "Capture":
     capture = Capture()
     logging.getLogger().addHandler(capture)
     return capture
+
+
+def overhear_prints(say: Callable[[int, str], None]) -> None:
+    """Let what jobs print be among their last words, besides going where it goes anyway.
+
+    Args:
+        say: takes the token of a job and what it wrote.
+    """
+    sys.stdout = cast("TextIO", Overheard(sys.stdout, say))
+    sys.stderr = cast("TextIO", Overheard(sys.stderr, say))
+
+
+class Overheard:
+    """A stream that passes on what a running job writes to it. It is like the stream in all other ways."""
+
+    def __init__(self, stream: TextIO, say: Callable[[int, str], None]) -> None:
+        self._stream, self._say = stream, say
+
+    def write(self, text: str) -> int:
+        written = self._stream.write(text)
+        context = running()
+        if context is not None:
+            with shielded():
+                self._say(context.claim.fence.token, text)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Unbroken(logging.Handler):

@@ -52,7 +52,7 @@ from penstock.worker.channel import (
 from penstock.worker.execution import Runnable, bounded
 from penstock.worker.fitness import Fitness
 from penstock.worker.listener import Listener
-from penstock.worker.logs import capture_job_logs, set_up_logging
+from penstock.worker.logs import capture_job_logs, overhear_prints, set_up_logging
 from penstock.worker.notes import Notes
 from penstock.worker.pump import Pump, Wish
 from penstock.worker.queues import groups
@@ -185,6 +185,7 @@ class Process:
     def _begin(self, app: Penstock, url: str, go: Go) -> None:
         engine, process = open_engine(url), ProcessId(go.process)
         capture_job_logs()
+        overhear_prints(self._board.say)
         notes = Notes(self._board)
         tasks = _runners_of(app.tasks)
         around = Surroundings(
