@@ -90,7 +90,8 @@ async def stay_at_the_door() -> None:
 
 
 async def block_the_loop(path: Path) -> None:
-    """Block until a file is there, as any other call that waits."""
+    """Block until a file is there, as any other call that waits; first let others begin."""
+    await asyncio.sleep(0.1)
     path.touch()
     while not path.with_suffix(".over").exists():
         time.sleep(0.01)
@@ -98,6 +99,11 @@ async def block_the_loop(path: Path) -> None:
 
 async def sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
+
+
+async def nap() -> str:
+    await asyncio.sleep(0.3)
+    return "slept"
 
 
 async def exit_in_a_task() -> None:
@@ -175,6 +181,20 @@ def exhaust(megabytes: int) -> int:
     return len(b"x" * (megabytes * 1024**2))
 
 
+def fill_group(group: Path, megabytes: int) -> int:
+    """Grow beyond what a group of the kernel's may have."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    return len(os.urandom(1024) * 1024 * megabytes)
+
+
+def leak(megabytes: int) -> int:
+    LEAKED.append(os.urandom(1024) * 1024 * megabytes)
+    return os.getpid()
+
+
+LEAKED: list[bytes] = []
+
+
 # -- what is said, raised and given -----------------------------------------------------------------------------------
 
 
@@ -243,6 +263,8 @@ PLAIN: list[Callable[..., Any]] = [
     daemonise_and_hang,
     leave_a_thread,
     exhaust,
+    fill_group,
+    leak,
     shout,
     raise_mute,
     raise_at_length,
@@ -268,14 +290,15 @@ HANGS = {match_for_ever, block, refuse_signals, swallow_cancellation}
 
 
 def terms(function: Callable[..., Any]) -> dict[str, Any]:
-    return {"max_crashes": 1, "max_attempts": 1, "timeout": "300ms" if function in HANGS else "1h"}
+    timeout = "300ms" if function in HANGS else "1s" if function is nap else "1h"
+    return {"max_crashes": 1, "max_attempts": 1, "timeout": timeout}
 
 
 for function in PLAIN:
     for runner in ("thread", "process"):
         app.task(name=f"{runner}.{function.__name__}", runner=runner, **terms(function))(function)
     app.task(name=f"loop.{function.__name__}", **terms(function))(in_coroutine(function))
-for coroutine in (swallow_cancellation, block_the_loop, sleep, exit_in_a_task):
+for coroutine in (swallow_cancellation, block_the_loop, sleep, nap, exit_in_a_task):
     app.task(name=f"loop.{coroutine.__name__}", **terms(coroutine))(coroutine)
 
 

@@ -89,8 +89,7 @@ def test_coroutine_that_swallows_its_cancellation_is_told_with_what_it_awaited(t
     stage.runner.start([job])
     await_true(lambda: "Coroutine of job" in stage.board.behind())
     found = survey(stage.board, Remains(signal.SIGKILL), complaint="it hung")
-    (token,) = found.jobs
-    cause = found.evidence(token).cause
+    cause = found.evidence(job.id).cause
     assert cause.startswith("it hung; it stood in sleep (tasks.py:")
     assert "called from stay_at_the_door (ill_mannered.py:" in cause
     (tmp_path / "began.over").touch()
@@ -135,14 +134,14 @@ def test_last_words_are_bounded_whole_lines_and_of_their_own_job() -> None:
     for number in range(1000):
         board.say(-5, f"line {number}\n")
     board.say(99, "of nobody\n")
-    evidence = survey(board, Remains(signal.SIGKILL)).evidence(-5)
+    evidence = survey(board, Remains(signal.SIGKILL)).evidence("job")
     lines = evidence.log.splitlines()
     assert (lines[0], lines[-1], len(lines)) == ("line 980", "line 999", 20)
     (shown,) = board.running()
     assert len(board.last_words(shown)) <= WORDS_KEPT
     assert board.last_words(shown).startswith("line ")
     board.occupy(1, 6, "next", 0)
-    assert survey(board, Remains(signal.SIGKILL)).evidence(6).log == ""
+    assert survey(board, Remains(signal.SIGKILL)).evidence("next").log == ""
     board.say(6, "é" * 10_000)
-    assert set(survey(board, Remains(signal.SIGKILL)).evidence(6).log) <= {"é", "\ufffd"}
+    assert set(survey(board, Remains(signal.SIGKILL)).evidence("next").log) <= {"é", "\ufffd"}
     board.close()

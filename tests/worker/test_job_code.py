@@ -3,11 +3,13 @@
 The rows J1 to J14 are named in the ids of the tests. What other tests show of them stands in that table.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from penstock.worker.runners.child import ChildRunner
 from penstock.worker.runners.contract import Runner, Surroundings
 from penstock.worker.runners.loop import LoopRunner
 from penstock.worker.runners.thread import ThreadRunner
-from tests.polling import await_true
+from tests.polling import await_true, comes_true
 from tests.worker import ill_mannered
 from tests.worker.harness import Stage, call_of, plan, stored, working
 
@@ -92,6 +94,48 @@ def test_memory_that_a_child_may_not_have_fails_its_job_and_no_other(child: Stag
     assert outcome.ending is Ending.FAILED
     assert (error_of(outcome).type, error_of(outcome).failure_class) == ("builtins.MemoryError", "job")
     assert given(child, "process.state")["blocked"] == 0
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Path]:
+    """A group of processes that may have 100 MB."""
+    name = f"penstock-{tmp_path.parent.name}-{tmp_path.name}-{os.getpid()}"
+    for top, limit in (("memory", "memory.limit_in_bytes"), ("", "memory.max")):
+        group = Path("/sys/fs/cgroup") / top / name
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            try:
+                (group / limit).write_text(str(100 * 1024**2))
+                yield group
+                return
+            finally:
+                comes_true(partial(is_empty, group))
+                group.rmdir()
+    pytest.skip("no group with a limit of memory can be made here")
+
+
+def is_empty(group: Path) -> bool:
+    return not (group / "cgroup.procs").read_text()
+
+
+@pytest.mark.parametrize("row", [pytest.param("fill_group", id="J2 want of memory")])
+def test_child_that_the_kernel_kills_for_want_of_memory_is_a_crash_with_that_cause(
+    child: Stage, row: str, group: Path
+) -> None:
+    outcome = run(child, f"process.{row}", group, 500)
+    assert outcome.ending is Ending.CRASHED
+    message = error_of(outcome).message
+    assert message.startswith("its process was killed by signal 9 (SIGKILL, out of memory); peak memory ")
+    assert isinstance(given(child, "process.where"), int)
+
+
+@pytest.mark.parametrize("row", [pytest.param("leak", id="J3")])
+def test_child_that_leaks_is_replaced_between_jobs(row: str) -> None:
+    given_plan = plan(app=APP, max_memory=100 * 1024**2)
+    stage = Stage(lambda around: ChildRunner(around, 0, 1, plan=given_plan, spawn=subprocess.Popen), TASKS)
+    pids = [given(stage, f"process.{row}", 25) for _ in range(6)]
+    stage.close()
+    assert 2 <= len(set(pids)) <= 4
 
 
 @pytest.mark.parametrize("task", [pytest.param("refuse_signals", id="J5"), pytest.param("match_for_ever", id="J4")])
@@ -242,8 +286,11 @@ def test_job_that_takes_its_process_along_or_does_not_end_is_charged_and_tells_w
     assert {row: toll(job) for row, job in crashed.items()} == dict.fromkeys(crashed, (State.BURIED, 0, 1))
     for row, job in hung.items():
         cause = evidence_of(job).cause
+        assert job.ran_us > 300_000, row
         assert cause.startswith("it ignored its time limit of 300ms; it "), row
         assert "(ill_mannered.py:" in cause, row
+    assert "about to match" in evidence_of(hung["J4 interpreter lock"]).log
+    assert "about to fault" in evidence_of(crashed["J1 segmentation fault"]).log
     statuses = [evidence_of(job).status for job in crashed.values()]
     assert statuses == [0, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGKILL]
 
@@ -257,6 +304,22 @@ def evidence_of(job: Job) -> Evidence:
     assert job.error is not None
     assert job.error.evidence is not None
     return job.error.evidence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [pytest.param("loop.block_the_loop", id="J12 blocked loop")])
+def test_coroutine_that_blocks_the_loop_is_charged_and_those_beside_it_run_again(
+    url: str, tmp_path: Path, row: str
+) -> None:
+    beside = ill_mannered.app.enqueue("loop.nap")
+    blocking = ill_mannered.app.enqueue(row, tmp_path / "gate")
+    with working(url, app=APP, shutdown_timeout="100ms") as worker:
+        assert beside.result(timeout=30) == "slept"
+        assert worker.has_said(f"job {blocking.id} of task {row} has blocked the event loop")
+    assert toll(stored(url, blocking.id)) == (State.BURIED, 1, 0)
+    assert "it blocked the event loop until others ran out of time" in str(stored(url, blocking.id).error)
+    counters = stored(url, beside.id).counters
+    assert (counters.failures, counters.crashes, counters.interruptions) == (0, 0, 1)
 
 
 @pytest.mark.slow

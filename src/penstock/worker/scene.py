@@ -16,7 +16,7 @@ class Scene(Struct, frozen=True):
 
     Attributes:
         stacks: where its threads stood, if it told.
-        jobs: those that ran, by their tokens.
+        jobs: those that ran, by their ids; who takes their claims over has other tokens for them.
         words: what each of these had said last.
         at_ns: steady time of the end.
         complaint: why it was killed by whoever started it; empty if it was not.
@@ -25,27 +25,27 @@ class Scene(Struct, frozen=True):
 
     remains: Remains
     stacks: str
-    jobs: dict[int, Shown]
-    words: dict[int, str]
+    jobs: dict[str, Shown]
+    words: dict[str, str]
     at_ns: int
     complaint: str = ""
     is_locked: bool = False
 
-    def evidence(self, token: int, complaint: str = "") -> Evidence:
+    def evidence(self, id: str, complaint: str = "") -> Evidence:
         """Give what concerns one of its jobs.
 
         Args:
             complaint: what this job had done in particular for which it was killed.
         """
-        job = self.jobs.get(token)
-        stacks = arrange(self.stacks, thread=job.thread if job else 0, job=job.id if job else "")
+        job = self.jobs.get(id)
+        stacks = arrange(self.stacks, thread=job.thread if job else 0, job=id)
         return Evidence(
             status=self.remains.code,
             cause=self._cause(stacks, complaint or self.complaint),
             peak_bytes=self.remains.peak_bytes,
             ran_us=(self.at_ns - job.began_ns) // 1000 if job and job.began_ns else 0,
             stacks=stacks,
-            log=last_lines(self.words.get(token, "")),
+            log=last_lines(self.words.get(id, "")),
         )
 
     def has_time_left(self, job: Shown, timeout_ms: int | None) -> bool:
@@ -62,6 +62,6 @@ class Scene(Struct, frozen=True):
 
 def survey(board: Board, remains: Remains, *, complaint: str = "", is_locked: bool = False) -> Scene:
     """Look at what an ended process left on its board."""
-    jobs = {shown.token: shown for shown in board.running()}
-    words = {shown.token: board.last_words(shown) for shown in jobs.values()}
+    jobs = {shown.id: shown for shown in board.running()}
+    words = {id: board.last_words(shown) for id, shown in jobs.items()}
     return Scene(remains, board.behind(), jobs, words, time.monotonic_ns(), complaint, is_locked)

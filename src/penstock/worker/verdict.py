@@ -48,7 +48,7 @@ def outcome_of(taken: Taken, verdicts: dict[ProcessId, Verdict]) -> Outcome:
 
 def _overdue(taken: Taken, scene: Scene | None) -> Outcome:
     claim = taken.claim
-    job = None if scene is None else scene.jobs.get(claim.fence.token)
+    job = None if scene is None else scene.jobs.get(claim.id)
     if scene is not None and job is not None and scene.has_time_left(job, claim.terms.timeout_ms):
         complaint = "it blocked the event loop until others ran out of time"
         return _outcome(taken, Ending.TIMED_OUT, f"{complaint}, so its process was killed", scene, complaint)
@@ -63,7 +63,7 @@ def overran(claim: Claim) -> str:
 
 def _outcome(taken: Taken, ending: Ending, message: str, scene: Scene | None = None, complaint: str = "") -> Outcome:
     claim = taken.claim
-    evidence = None if scene is None else scene.evidence(claim.fence.token, complaint)
+    evidence = None if scene is None else scene.evidence(claim.id, complaint)
     error = ErrorInfo(
         kind=ending.value, message=message, attempt=claim.attempt, worker=taken.previous, evidence=evidence
     )

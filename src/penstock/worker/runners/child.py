@@ -321,7 +321,7 @@ class Child:
             stacks.ask(self.pid, self._board)
         scene = survey(self._board, self._bury(), is_locked=is_locked)
         outcome = explain(attempt, JobTimeout())
-        evidence = scene.evidence(attempt.claim.fence.token, overran(attempt.claim))
+        evidence = scene.evidence(attempt.claim.id, overran(attempt.claim))
         return replace(outcome, error=replace(outcome.error, evidence=evidence)) if outcome.error else outcome
 
     def _too_large(self, attempt: Attempt, size: int, max_memory: int) -> Outcome:
@@ -342,7 +342,7 @@ class Child:
 
 def crashed(attempt: Attempt, message: str, scene: Scene) -> Outcome:
     claim = attempt.claim
-    evidence = scene.evidence(claim.fence.token)
+    evidence = scene.evidence(claim.id)
     return Outcome(
         ending=Ending.CRASHED,
         error=ErrorInfo(kind="crashed", message=message, attempt=claim.attempt, evidence=evidence),
