@@ -5,6 +5,7 @@ The rows J1 to J14 are named in the ids of the tests. What other tests show of t
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -26,7 +27,7 @@ from penstock.worker.runners.loop import LoopRunner
 from penstock.worker.runners.thread import ThreadRunner
 from tests.polling import await_true, comes_true
 from tests.worker import ill_mannered
-from tests.worker.harness import Stage, call_of, plan, stored, working
+from tests.worker.harness import ROOT, Stage, call_of, plan, stored, working
 
 APP = "tests.worker.ill_mannered:app"
 TASKS = ill_mannered.app.tasks
@@ -65,6 +66,18 @@ def given(stage: Stage, task: str, *args: object) -> Any:
 def error_of(outcome: Outcome) -> ErrorInfo:
     assert outcome.error is not None
     return outcome.error
+
+
+def test_table_names_tests_that_exist() -> None:
+    """The one of job code; a test that was renamed would leave a row without proof."""
+    page = (ROOT / "docs/explanation/worker.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    written = {name for file in Path(__file__).parent.glob("test_*.py") for name in _DEFINED.findall(file.read_text())}
+    assert len(named) > 20
+    assert named <= written
+
+
+_DEFINED = re.compile(r"^def (test_\w+)", re.MULTILINE)
 
 
 # -- in a child of its own --------------------------------------------------------------------------------------------
