@@ -47,8 +47,8 @@ class Premises:
     """
 
     def __init__(self) -> None:
-        self._folder, self._folder_id = os.getcwd(), _identity(".")
-        self._root_id = _identity("/")
+        self._folder = os.getcwd()
+        self._root = _root()
         self._umask = os.umask(0)
         os.umask(self._umask)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -87,9 +87,9 @@ class Premises:
         os.umask(self._umask)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         sys.stdin, sys.stdout, sys.stderr = self._streams
-        if _identity("/") != self._root_id:
+        if _root() != self._root:
             yield "its root directory was changed"
-        if _identity(".") != self._folder_id and not self._returns():
+        if not self._is_at_home() and not self._returns():
             yield "its working directory was changed"
         if [_identity(number) for number in range(3)] != self._descriptors:
             yield "its standard streams were closed or replaced"
@@ -107,7 +107,13 @@ class Premises:
     def _returns(self) -> bool:
         with contextlib.suppress(OSError):
             os.chdir(self._folder)
-        return _identity(".") == self._folder_id
+        return self._is_at_home()
+
+    def _is_at_home(self) -> bool:
+        try:
+            return os.getcwd() == self._folder
+        except OSError:  # it was deleted
+            return False
 
     def _restore_limits(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
@@ -150,6 +156,11 @@ def _programs() -> str:
     named = ", ".join(f"{command_of(pid)} (process {pid})" for pid in living[:_MOST_NAMED])
     more = f" and {len(living) - _MOST_NAMED} more" if len(living) > _MOST_NAMED else ""
     return f"programs were left running, which are ended: {named}{more}"
+
+
+def _root() -> tuple[int, int, int] | None:
+    """Tell the root directory from others, where the user is one who may change it."""
+    return _identity("/") if os.geteuid() == 0 else None
 
 
 def _limits() -> list[tuple[int, int]]:
