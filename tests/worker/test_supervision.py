@@ -20,10 +20,13 @@ from penstock.model.job import Claim, JobId, ProcessId
 from penstock.model.outcome import Ending
 from penstock.model.states import State
 from penstock.testing.clock import TurnedClock
+from penstock.worker.board import Board
+from penstock.worker.forensics import Remains
 from penstock.worker.heart import DrainAsked, Enrolled, Heart, News, NothingLeft, Voided
 from penstock.worker.patience import LONGEST_S, Patience
 from penstock.worker.queues import groups, read_queues
-from penstock.worker.tender import Tender
+from penstock.worker.scene import survey
+from penstock.worker.tender import SCENES_KEPT, Tender
 from penstock.worker.tending import LAPSE_REST_S, Tending
 from penstock.worker.verdict import STOPPED, Verdict, outcome_of
 from tests.polling import await_true
@@ -278,6 +281,17 @@ def test_verdict_decides_what_was_seen_to_start(fate: Any, verdict: Verdict | No
     outcome = outcome_of(taken, {} if verdict is None else {FIRST: verdict})
     assert outcome.ending is ending
     assert outcome.started is (fate != "released")
+
+
+def test_what_was_found_where_processes_ended_is_kept_of_the_newest_only() -> None:
+    board, tender = Board.create(1), Tender(lambda: True)
+    board.occupy(0, 7, "job", 0)
+    found = Verdict(Ending.CRASHED, "", scene=survey(board, Remains(9)))
+    for number in range(SCENES_KEPT + 1):
+        tender.judge(ProcessId(str(number)), found)
+    kept = [verdict.scene is not None for verdict in tender._verdicts.values()]
+    assert kept == [False] + [True] * SCENES_KEPT
+    board.close()
 
 
 def test_weighted_queues_come_first_in_proportion_to_their_weight() -> None:

@@ -5,7 +5,10 @@ import random
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
 
 from penstock.engine import MOST_AT_ONCE, Answer, Engine, Taken
 from penstock.model.errors import EngineUnavailable, LeaseLost
@@ -20,6 +23,8 @@ log = logging.getLogger("penstock.worker")
 
 #: How many verdicts on ended processes are remembered, for claims that are taken over later.
 VERDICTS_KEPT = 1000
+#: How many of them, the newest, with what was found where the process ended, which may be 100 KB and more.
+SCENES_KEPT = 300
 
 
 def new_process_id() -> ProcessId:
@@ -35,6 +40,7 @@ class Tender:
         self._beat = 0
         self._lock = threading.Lock()
         self._verdicts: dict[ProcessId, Verdict] = {}
+        self._scenes: deque[ProcessId] = deque()
 
     def renew_identity(self) -> None:
         """Begin again after the lease was lost; what was taken over has been handed on."""
@@ -44,6 +50,10 @@ class Tender:
     def judge(self, process: ProcessId, verdict: Verdict) -> None:
         """Remember why a process ended until its claims have been taken over."""
         self._verdicts[process] = verdict
+        self._scenes.append(process)
+        if len(self._scenes) > SCENES_KEPT:
+            oldest = self._scenes.popleft()
+            self._verdicts[oldest] = replace(self._verdicts[oldest], scene=None)
         while len(self._verdicts) > VERDICTS_KEPT:
             self._verdicts.pop(next(iter(self._verdicts)))
 
