@@ -19,6 +19,7 @@ from typing import Any
 
 from penstock.client import Penstock
 from penstock.context import current_job
+from penstock.worker.offspring import children
 
 app = Penstock("sqlite:///unused.db")
 log = logging.getLogger("shop")
@@ -165,6 +166,15 @@ def daemonise() -> int:
     return int(subprocess.run(["sh", "-c", program], capture_output=True, check=True).stdout)
 
 
+def orphan(count: int) -> int:
+    """Leave programs that have ended, and that nobody collects."""
+    subprocess.run(["sh", "-c", f"for i in $(seq {count}); do (true &); done"], check=True)
+    until = time.monotonic() + 20
+    while children(os.getpid()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return os.getpid()
+
+
 def daemonise_and_hang(path: Path) -> None:
     path.write_text(str(daemonise()))
     time.sleep(600)
@@ -260,6 +270,7 @@ PLAIN: list[Callable[..., Any]] = [
     close_streams,
     change_root,
     daemonise,
+    orphan,
     daemonise_and_hang,
     leave_a_thread,
     exhaust,

@@ -166,6 +166,13 @@ def test_daemon_of_a_job_ends_with_the_job(child: Stage, row: str, caplog: pytes
     assert given(child, "process.where") != before
 
 
+@pytest.mark.parametrize("row", [pytest.param("orphan", id="J6 uncollected")])
+def test_child_in_which_ended_programs_gather_is_replaced(child: Stage, row: str) -> None:
+    few = given(child, f"process.{row}", 5)
+    assert given(child, f"process.{row}", 100) == few
+    assert given(child, "process.where") != few
+
+
 @pytest.mark.parametrize("row", [pytest.param("daemonise_and_hang", id="J6 at the hard limit")])
 def test_daemon_of_a_job_that_is_killed_ends_with_it(child: Stage, tmp_path: Path, row: str) -> None:
     outcome = run(child, f"process.{row}", tmp_path / "program", timeout=1)

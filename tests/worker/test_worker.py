@@ -224,8 +224,11 @@ def test_frozen_process_is_replaced_and_its_job_lost_once(url: str, tmp_path: Pa
         await_true(lambda: worker.has_said("has been stopped for too long"))
         gate.touch()
         assert job.result(timeout=10) == "seen"
-    counters = stored(url, job.id).counters
-    assert (counters.losses, counters.crashes) == (1, 0)
+    found = stored(url, job.id)
+    assert (found.counters.losses, found.counters.crashes) == (1, 0)
+    assert found.history[0].evidence is not None
+    assert "its process was stopped from outside; it stood in" in found.history[0].evidence.cause
+    assert "wait_for (jobs.py:" in found.history[0].evidence.cause
 
 
 def test_running_job_learns_that_it_was_cancelled(app: Penstock, url: str) -> None:

@@ -13,10 +13,15 @@ _ROUNDS = 20
 
 def children(pid: int) -> list[int]:
     """Give the living children of a process; none where the system does not tell."""
+    return [child for child in uncollected(pid) if lives(child)]
+
+
+def uncollected(pid: int) -> list[int]:
+    """Give all children of a process, also those that have ended and were not collected."""
     found: list[int] = []
     for task in _entries(f"/proc/{pid}/task"):
         found += [int(word) for word in _text(f"/proc/{pid}/task/{task}/children").split()]
-    return [child for child in found if lives(child)]
+    return found
 
 
 def descendants(pid: int) -> list[int]:

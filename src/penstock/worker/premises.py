@@ -16,12 +16,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from penstock.worker.offspring import children, command_of
+from penstock.worker.offspring import command_of, lives, uncollected
 
 log = logging.getLogger("penstock.worker")
 
 #: How long a thread that a job has left running may go on before its child ends.
 LINGER_S = 5.0
+#: A child inherits what daemons of its jobs leave behind. It cannot collect them, because it cannot tell them from
+#: programs that the application has started and will collect; so many may stay until the child is replaced.
+MOST_UNCOLLECTED = 100
 _MOST_NAMED = 3
 
 #: Those for which programs set handlers; to look at all would treble what a look at these premises costs.
@@ -150,9 +153,10 @@ def _programs() -> str:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return ""
-    living = children(os.getpid())
+    all_of_them = uncollected(os.getpid())
+    living = [pid for pid in all_of_them if lives(pid)]
     if not living:
-        return ""
+        return "too many programs have ended uncollected" if len(all_of_them) > MOST_UNCOLLECTED else ""
     named = ", ".join(f"{command_of(pid)} (process {pid})" for pid in living[:_MOST_NAMED])
     more = f" and {len(living) - _MOST_NAMED} more" if len(living) > _MOST_NAMED else ""
     return f"programs were left running, which are ended: {named}{more}"
