@@ -43,6 +43,19 @@ def test_peak_is_what_was_seen_last_and_falls_no_more() -> None:
     assert gauge.reap() is None
 
 
+def test_want_of_memory_is_told_of_a_process_that_was_looked_at_while_it_ended() -> None:
+    """The kernel counts its kill at once; to give much memory back takes a while."""
+    kills = 7
+    process = subprocess.Popen(["sleep", "600"])
+    gauge = Gauge(process.pid, lambda: kills)
+    process.kill()
+    kills += 1
+    gauge.look()
+    remains = gauge.wait()
+    process.returncode = remains.code
+    assert remains.starved
+
+
 def test_process_that_lives_is_not_reaped() -> None:
     process = subprocess.Popen(["sleep", "600"])
     gauge = Gauge(process.pid)

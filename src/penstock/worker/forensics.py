@@ -6,7 +6,7 @@ import resource  # noqa: F401 - or `os.wait4` imports it, which takes a descript
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,8 @@ class Remains(Struct, frozen=True):
         peak_bytes: the most memory that it was ever seen to have resident; 0 if nobody looked in time.
         bound_bytes: what the kernel says after the end; no more than this, but it may be another's: it begins at the
             peak of the process that spawned this one, and includes the programs that this one ran.
-        starved: whether the kernel killed a process for want of memory since somebody last looked.
+        starved: whether the kernel killed a process for want of memory since the look before the last: one that it
+            kills may take so long to end that it is looked at once more.
     """
 
     status: int
@@ -94,17 +95,22 @@ class Gauge:
 
     Source: getrusage(2), proc(5) on VmHWM, exec_mmap in Linux fs/exec.c, which hands the peak of the memory that a
     process gives up at its exec, its parent's, on to ru_maxrss.
+
+    Args:
+        count_kills: gives how many processes the kernel has killed for want of memory so far.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, count_kills: Callable[[], int] | None = None) -> None:
         self.pid = pid
+        self._count_kills = count_kills or out_of_memory_kills
         self._peak_bytes = 0
+        self._kills = self._kills_before = self._count_kills()
         self.look()
 
     def look(self) -> None:
         """Take its figures; more often is more exact."""
         self._peak_bytes = peak_bytes(self.pid) or self._peak_bytes
-        self._kills = out_of_memory_kills()
+        self._kills_before, self._kills = self._kills, self._count_kills()
 
     def ends_within(self, timeout_s: float) -> bool:
         """Say whether it ends by itself so soon; it is not collected."""
@@ -130,7 +136,7 @@ class Gauge:
 
     def _remains(self, status: int, maxrss: int) -> Remains:
         bound = maxrss if sys.platform == "darwin" else maxrss * 1024
-        return Remains(status, self._peak_bytes, bound, out_of_memory_kills() > self._kills)
+        return Remains(status, self._peak_bytes, bound, self._count_kills() > self._kills_before)
 
 
 def collect_strays(own: Collection[int]) -> None:
