@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
-from tests.histories.history import Changed, Claimed, Dead, History, Leased, Life, Op, Taken, Voided
+from msgspec import Struct
+
+from tests.histories.history import Changed, Claimed, Dead, Evicted, History, Leased, Life, Op, Taken, Voided
 from tests.histories.violation import Violation
 
 #: By how much the clock of a store may differ from ours over a lease, in ns: it counts whole ms, and is adjusted.
@@ -130,30 +132,54 @@ def _handed_on(life: Life, one: Op, other: Op) -> Iterator[Violation]:
 # -- I6 ---------------------------------------------------------------------------------------------------------------
 
 
+class Lease(Struct):
+    """What is known of the lease of one process.
+
+    Attributes:
+        worker: who enrolled it.
+        renewals: when it was surely given or renewed.
+        dead: who first reported the process dead.
+    """
+
+    worker: str = ""
+    ms: int = 0
+    renewals: list[Op] = []
+    dead: Op | None = None
+
+    def last_renewal(self, before: Op) -> Op | None:
+        return max((op for op in self.renewals if op.before(before)), key=lambda op: op.t0, default=None)
+
+    def is_reported_dead(self, before: Op) -> bool:
+        return self.dead is not None and self.dead.t0 < before.t1
+
+
 def the_living_are_not_robbed(history: History) -> Iterator[Violation]:
     """I6: a claim is taken over only from a process that was reported dead, or whose lease had lapsed.
 
-    After the store's clock was set forward a lease may lapse at once; the documents say so.
+    An operator may evict a worker. After the store's clock was set forward a lease may lapse at once; the documents
+    say so.
     """
-    renewed, lengths, dead = _leases(history)
+    leases = _leases(history)
+    evictions = [op for op in history.leases if isinstance(op.act, Evicted) and op.possible]
     for life in history.lives.values():
         for take in life.grants:
             if not isinstance(take.act, Taken) or not take.accepted:
                 continue
-            previous, fate = take.act.previous, take.act.fate
-            if previous in dead and dead[previous].t0 < take.t1:
+            lease, fate = leases[take.act.previous], take.act.fate
+            if lease.is_reported_dead(take):
                 continue
             if fate != "lost" and not _may_go_on(life, take):
                 yield Violation("I6", life.job, f"it was taken over as {fate}, and nobody saw that", (take,))
-            last = _last_renewal(renewed[previous], take)
-            if last is not None and _holds(last, lengths[previous], take, history.jumps):
+            last = lease.last_renewal(take)
+            excuses = [*history.jumps, *(op.t0 for op in evictions if op.act.worker == lease.worker)]
+            if last is not None and _holds(last, lease.ms, take, excuses):
                 yield Violation("I6", life.job, "it was taken from a process whose lease held", (last, take))
 
 
-def _holds(renewal: Op, length_ms: int, take: Op, jumps: Sequence[int]) -> bool:
+def _holds(renewal: Op, ms: int, take: Op, excuses: Sequence[int]) -> bool:
     """Say whether a lease that was renewed surely held when a claim was taken over."""
-    until = renewal.t0 + length_ms * 1_000_000 - SLACK_NS
-    return take.t1 < until and not any(renewal.t0 <= jump <= take.t1 for jump in jumps)
+    until = renewal.t0 + ms * 1_000_000 - SLACK_NS
+    return take.t1 < until and not any(renewal.t0 <= excuse <= take.t1 for excuse in excuses)
 
 
 def _may_go_on(life: Life, take: Op) -> bool:
@@ -162,23 +188,18 @@ def _may_go_on(life: Life, take: Op) -> bool:
     return not before or any(isinstance(op.act, Taken) and op.act.fate == take.act.fate for op in before)
 
 
-def _leases(history: History) -> tuple[defaultdict[str, list[Op]], dict[str, int], dict[str, Op]]:
-    """Give for each process when its lease was renewed, its length in ms, and who first reported it dead."""
-    renewed: defaultdict[str, list[Op]] = defaultdict(list)
-    lengths: dict[str, int] = {}
-    dead: dict[str, Op] = {}
+def _leases(history: History) -> defaultdict[str, Lease]:
+    leases: defaultdict[str, Lease] = defaultdict(Lease)
     for op in history.leases:
         match op.act:
             case Leased(process, ms) if op.accepted:
-                renewed[process].append(op)
-                lengths[process] = ms or lengths.get(process, 0)
+                lease = leases[process]
+                lease.renewals.append(op)
+                if ms:
+                    lease.ms, lease.worker = ms, op.process
             case Dead(process) if op.possible:
-                dead.setdefault(process, op)
-    return renewed, lengths, dead
-
-
-def _last_renewal(renewals: Sequence[Op], take: Op) -> Op | None:
-    return max((op for op in renewals if op.before(take)), key=lambda op: op.t0, default=None)
+                leases[process].dead = leases[process].dead or op
+    return leases
 
 
 def number_of(op: Op) -> int:

@@ -144,6 +144,12 @@ class Voided(Struct, frozen=True, tag="void"):
     process: str
 
 
+class Evicted(Struct, frozen=True, tag="evict"):
+    """An operator voided the leases of a worker."""
+
+    worker: str
+
+
 class Dead(Struct, frozen=True, tag="dead"):
     """A process was reported dead."""
 
@@ -154,7 +160,9 @@ Grant = Claimed | Taken
 
 #: What brings a job back from a final state.
 RETURNS = ("kick", "edit", "upgrade")
-Act = Add | Claimed | Taken | Changed | Altered | Began | Recorded | Noted | Bore | Did | Leased | Voided | Dead
+Act = (
+    Add | Claimed | Taken | Changed | Altered | Began | Recorded | Noted | Bore | Did | Leased | Voided | Dead | Evicted
+)
 
 
 class Op(Struct, frozen=True, omit_defaults=True):
@@ -259,7 +267,7 @@ class History:
         lives: by job.
         keys: what was asked for under each unique key.
         leases: what concerns processes and not jobs.
-        jumps: when the time of day of the store was set forward.
+        jumps: when the clock of the store was set, or its machine started anew.
     """
 
     def __init__(self, ops: Iterable[Op], final: Final, jumps: Iterable[int] = ()) -> None:
@@ -272,7 +280,7 @@ class History:
 
     def _sort(self, op: Op) -> None:
         act = op.act
-        if isinstance(act, Leased | Voided | Dead):
+        if isinstance(act, Leased | Voided | Dead | Evicted):
             self.leases.append(op)
             return
         life = self.lives.get(act.job)

@@ -26,18 +26,18 @@ def drawn_seed() -> str:
     return os.environ.get(SEED) or str(random.SystemRandom().randrange(10**6))
 
 
-def judge(folder: Path, engine: str, seed: str, test: str) -> str:
+def judge(folder: Path, engine: str, seed: str, again: str) -> str:
     """Check the history in a folder; give its figures in a line.
 
     Raises:
-        AssertionError: it is bad; says what is wrong, and how to look into it.
+        AssertionError: it is bad; says what is wrong, and how to look into it; `again` draws it anew.
     """
     began = time.monotonic()
     history = reading.read(folder)
     found = check(history)
     line = f"{figures(history)} on {engine}, checked in {time.monotonic() - began:.1f} s"
     if found:
-        raise AssertionError(_report(found, line, _keep(folder, engine, seed), engine, seed, test))
+        raise AssertionError(_report(found, line, _keep(folder, engine, seed), again))
     return f"{line}: 0 violations; seed {seed}"
 
 
@@ -58,13 +58,13 @@ def _keep(folder: Path, engine: str, seed: str) -> Path:
     return kept
 
 
-def _report(found: list[Violation], line: str, kept: Path, engine: str, seed: str, test: str) -> str:
+def _report(found: list[Violation], line: str, kept: Path, again: str) -> str:
     counted = Counter(violation.invariant for violation in found)
     return "\n".join(
         [
             f"{line}: {len(found)} violations: {dict(counted)}",
             *(str(violation) for violation in _one_of_each(found)),
-            f"draw the same again: {SEED}={seed} python -m pytest '{test}' -k {engine}",
+            f"draw the same again: {again}",
             f"judge what was written down again: python -m tests.histories {kept}",
         ]
     )

@@ -65,6 +65,7 @@ SHARES = {
     "kill_process": 0.6,
     "kill_worker": 0.25,
     "freeze": 0.5,
+    "evict": 0.15,
     "set_clock": 0.1,
     "reboot": 0.05,
 }
@@ -130,6 +131,7 @@ class Play:
         self._to_retry: list[AddRequest] = []
         self._accepted: list[JobId] = []
         self._delivered: list[Change] = []
+        self._jumps: list[int] = []
         self._ghosts: list[Process] = []
         self._is_over = False
         self._acting: tuple[Worker, Process]
@@ -151,7 +153,7 @@ class Play:
                 self._bury(act)
         self._end()
         final = reading.see(self._engine)
-        reading.keep(self._folder, final)
+        reading.keep(self._folder, final, self._jumps)
         return final
 
     # -- faults -------------------------------------------------------------------------------------------------------
@@ -180,8 +182,7 @@ class Play:
 
     def _note_jump(self) -> None:
         self.faults["jumps"] += 1
-        with (self._folder / reading.JUMPS).open("a") as jumps:
-            jumps.write(f"{self._now_ns()}\n")
+        self._jumps.append(self._now_ns())
 
     def _set_clock(self) -> None:
         self._clock.jump_wall(self._dice.choice([-3000, 5000, 60_000]))
@@ -467,6 +468,9 @@ class Play:
         if self._accepted:
             ids = [self._dice.choice(self._accepted[-self._dice.choice([10, 200]) :])]
             self._engine.alter(ids, self._alteration())
+
+    def _evict(self) -> None:
+        self._engine.evict([self._anyone()[0].id])
 
     def _alteration(self) -> Alteration:
         several: list[Alteration] = [Cancel(), Cancel(), Kick(), Upgrade(), Edit(priority=1), Reschedule(delay_ms=100)]

@@ -1,7 +1,7 @@
 """Reads a history: the lines that all processes left, and what the store shows when all is over."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,7 @@ from tests.histories.history import NEVER, Final, History, Op, Stored
 from tests.histories.watching import FOLDER, Answered, Asked, text_of
 
 FINAL = "final.json"
-#: Times, in ns of CLOCK_MONOTONIC, at which a clock was set forward: one a line.
+#: Times, in ns of CLOCK_MONOTONIC, at which the clock of the store was set: one a line.
 JUMPS = "jumps"
 
 _PAGE = 1000
@@ -22,9 +22,7 @@ _read_line = msgspec.json.Decoder(Asked | Answered).decode
 def read(folder: Path) -> History:
     """Read a history that was kept."""
     final = msgspec.json.decode((folder / FINAL).read_bytes(), type=Final)
-    jumps = folder / JUMPS
-    told = jumps.read_text().split() if jumps.exists() else []
-    return History(read_ops(folder), final, map(int, told))
+    return History(read_ops(folder), final, map(int, (folder / JUMPS).read_text().split()))
 
 
 def read_ops(folder: Path) -> list[Op]:
@@ -73,9 +71,10 @@ def see(engine: Engine) -> Final:
     )
 
 
-def keep(folder: Path, final: Final) -> None:
-    """Keep what the store showed beside the lines."""
+def keep(folder: Path, final: Final, jumps: Iterable[int]) -> None:
+    """Keep beside the lines what the store showed, and when its clock was set."""
     (folder / FINAL).write_bytes(msgspec.json.encode(final))
+    (folder / JUMPS).write_text("".join(f"{jump}\n" for jump in jumps))
 
 
 def _jobs(engine: Engine) -> Iterator[Job]:

@@ -25,6 +25,7 @@ from tests.histories.history import (
     Claimed,
     Dead,
     Did,
+    Evicted,
     Final,
     History,
     Leased,
@@ -147,6 +148,16 @@ GOOD = {
     .added()
     .did(Leased("p1", 30_000), "w")
     .claimed(1)
+    .taken(2, "p1")
+    .released(2)
+    .claimed(3)
+    .succeeded(3)
+    .left(3),
+    "a claim of an evicted worker": Tale()
+    .added()
+    .did(Leased("p1", 30_000), "w")
+    .claimed(1)
+    .did(Evicted("w"), "operator")
     .taken(2, "p1")
     .released(2)
     .claimed(3)
@@ -368,16 +379,17 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     watch(engine, Log(tmp_path))
     envelope, crc = encode_envelope("task", b"[]", b"{}")
     engine.add([AddRequest((NewJob(id=JOB, task="task", envelope=envelope, crc=crc),))])
-    reading.keep(tmp_path, Final({}, {}, {}))
+    reading.keep(tmp_path, Final({}, {}, {}), [])
     return tmp_path
 
 
 def test_verdict_names_seed_engine_operations_and_where_the_lines_lie(kept: Path) -> None:
     with pytest.raises(AssertionError) as told:
-        judge(kept, "sqlite", "42", "tests/some/test.py")
+        judge(kept, "sqlite", "42", "SEED=42 python -m pytest")
     text = str(told.value)
     assert "I1: job job: it was accepted and is gone" in text
-    assert "HISTORY_SEED=42 python -m pytest 'tests/some/test.py' -k sqlite" in text
+    assert "on sqlite, checked in" in text
+    assert "draw the same again: SEED=42 python -m pytest" in text
     assert "Add(job='job'" in text
     assert f"python -m tests.histories {kept / 'kept' / 'sqlite-42'}" in text
     assert [violation.invariant for violation in check(reading.read(kept / "kept" / "sqlite-42"))] == ["I1"]

@@ -38,7 +38,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.mark.slow
 def test_histories_with_faults_break_no_invariant(url: str, tmp_path: Path) -> None:
     seed = os.environ.get(SEED, "1")
-    line = played(url, tmp_path, seed, "tests/histories/test_plays.py")
+    line = played(url, tmp_path, seed)
     assert int(line.split()[0].replace(",", "")) >= LEAST_OPERATIONS, line
 
 
@@ -48,16 +48,19 @@ def test_many_histories_with_faults_break_no_invariant(url: str, tmp_path: Path)
     for number in range(6):
         folder = tmp_path / str(number)
         folder.mkdir()
-        played(url, folder, drawn_seed(), "tests/histories/test_plays.py")
+        played(url, folder, drawn_seed())
 
 
-def played(url: str, folder: Path, seed: str, test: str) -> str:
+def played(url: str, folder: Path, seed: str) -> str:
     clock = TurnedClock()
     engine = open_engine(url, clock=clock)
     play = Play(engine, clock, folder, seed)
     play.run(STEPS)
     engine.close()
-    line = judge(folder, url.partition(":")[0], seed, test)
+    name = url.partition(":")[0]
+    line = judge(
+        folder, name, seed, f"{SEED}={seed} python -m pytest tests/histories/test_plays.py -k 'break_no and {name}'"
+    )
     print(f"\n{line}; {play.faults}")
     return line
 

@@ -28,6 +28,7 @@ from tests.histories.history import (
     Claimed,
     Dead,
     Did,
+    Evicted,
     Leased,
     Noted,
     Outcome,
@@ -259,6 +260,14 @@ class _Alter(Verb):
         ]
 
 
+class _Evict(Verb):
+    def asked(self, workers: Sequence[str]) -> tuple[str, list[Act]]:
+        return "operator", [Evicted(worker) for worker in workers]
+
+    def told(self, acts: list[Act], answer: list[str], *_: Any) -> list[Told]:
+        return [("ok" if act.worker in answer else "fail", act) for act in acts]  # type: ignore[union-attr]
+
+
 class _Begin(Verb):
     def asked(self, id: JobId, fence: Fence, scope: str, key: str, keep_ms: int | None) -> tuple[str, list[Act]]:  # noqa: ARG002
         return str(os.getpid()), [Began(id, fence, scope, key)]
@@ -291,6 +300,7 @@ _VERBS: dict[str, type[Verb]] = {
     "renew": _Renew,
     "tend": _Tend,
     "alter": _Alter,
+    "evict": _Evict,
     "begin": _Begin,
     "record": _Record,
     "note": _Note,

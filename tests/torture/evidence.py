@@ -12,7 +12,7 @@ from msgspec import Struct
 from penstock.engine import Engine, Filter
 from penstock.model.codec import decode_envelope
 from penstock.model.job import Job
-from tests.torture.records import ACCEPTED, ATTEMPTED, EFFECTS, Trail
+from tests.torture.records import ACCEPTED, ATTEMPTED, EFFECTS, ERRANDS, Trail
 
 _PAGE = 1000
 
@@ -30,7 +30,8 @@ class Evidence:
     """Read once, when no process is left that could change anything.
 
     Attributes:
-        ended: ended jobs by the name that their producer gave them; `unfinished` are the names of the others.
+        ended: ended jobs by the name that their producer gave them; `unfinished` are the names of the others. Errands,
+            which need not succeed, are only counted.
         names: how many jobs were stored under each name.
         ran: claims under which the code of each job came to its end, as its result spells them.
         counted, recounted: jobs by queue, task and state, as the store kept count and as they are.
@@ -52,9 +53,11 @@ class Evidence:
         self._read_trails(folder)
 
     def _read(self, job: Job) -> None:
+        self.recounted[job.queue, job.task, job.state.value] += 1
+        if job.queue == ERRANDS:
+            return
         name = msgspec.json.decode(decode_envelope(job.envelope, job.crc).args)[0]
         self.names[name] += 1
-        self.recounted[job.queue, job.task, job.state.value] += 1
         if not job.state.is_final:
             self.unfinished.append(name)
             return

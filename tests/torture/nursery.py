@@ -16,8 +16,10 @@ from penstock.settings import load
 from penstock.task import Task
 from penstock.worker.channel import die_with_parent
 from penstock.worker.entry import run
+from tests.histories.customers import operate, shop
+from tests.histories.errands import app
 from tests.torture import mines
-from tests.torture.jobs import TASKS, app
+from tests.torture.jobs import TASKS
 from tests.torture.records import ACCEPTED, ATTEMPTED, ENOUGH, QUEUES, Record, folder
 
 SIZES = (1, 1, 1, 2, 10, 50, 150)
@@ -44,12 +46,22 @@ def _live(order: dict[str, Any], nursery: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(2, 1)
         dice = random.Random(f"{order['seed']} {os.getpid()}")
-        mines.lay(order["role"], dice)
-        if order["role"] == "supervisor":
-            os.environ[mines.SEED] = order["seed"]
-            run(load(order["settings"], {}, None))
-        else:
-            produce(dice)
+        if "url" in order:
+            app.redirect(order["url"])
+        if order["role"] in mines.ODDS:
+            mines.lay(order["role"], dice)
+        match order["role"]:
+            case "supervisor":
+                os.environ[mines.SEED] = order["seed"]
+                run(load(order["settings"], {}, None))
+            case "last worker":
+                run(load(order["settings"], {}, None))
+            case "producer":
+                produce(dice)
+            case "customer":
+                shop(dice)
+            case "operator":
+                operate(dice)
     finally:
         os._exit(0)
 

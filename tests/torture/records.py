@@ -25,11 +25,16 @@ BLOWN = "blown"
 LOSE_REPLIES, LOST = "TORTURE_LOSE_REPLIES", "lost"
 #: Set where a process shall freeze itself just before it delivers what has ended.
 FREEZE_AT_DELIVERY = "TORTURE_FREEZE_AT_DELIVERY"
+#: Set where all that is asked of the store, and answered, shall be written down.
+HISTORY = "TORTURE_HISTORY"
 #: Its presence tells producers to end.
 ENOUGH = "enough"
 
 #: Where producers put their jobs.
 QUEUES = ("north", "east", "south", "west")
+
+#: Where jobs wait that are not plain ones.
+ERRANDS = "errands"
 
 
 def folder() -> Path:

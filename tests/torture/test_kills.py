@@ -14,32 +14,40 @@ from penstock.engine import WorkerInfo
 from penstock.engines.open import open_engine
 from penstock.model.job import ProcessId
 from tests.conftest import lasting_server
+from tests.histories import reading
+from tests.histories.judging import judge
 from tests.polling import await_true
 from tests.servers.process import ServerProcess
 from tests.torture import mines
+from tests.torture.clock import SetClock, clock_that_can_be_set
 from tests.torture.evidence import Evidence, damage_of_file
-from tests.torture.records import QUEUES, STORE
+from tests.torture.records import ERRANDS, QUEUES, STORE
 from tests.torture.torment import Kill, Torment
-from tests.worker.harness import working
 
-MOST_WAITING = 2000
+MOST_WAITING, MOST_ERRANDS = 2000, 60
+#: In a history that is checked.
+LEAST_OPERATIONS = 10_000
 
 
 class Store(NamedTuple):
-    """A store to torment; `server` is its process, if it has one."""
+    """A store to torment; `server` is its process, if it has one, and `clock` the clock of its machine."""
 
     url: str
-    server: ServerProcess | None = None
+    server: ServerProcess | None
+    clock: SetClock | None
 
 
 @pytest.fixture(params=["sqlite", "redis", "postgresql"])
 def store(request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    if request.param == "sqlite":
-        yield Store(f"sqlite:///{folder}/store.db")
-        return
-    with lasting_server(request.param) as server:
-        monkeypatch.setenv(STORE, server.url)
-        yield Store(server.url, server)
+    with clock_that_can_be_set() as clock:
+        if request.param == "sqlite":
+            yield Store(f"sqlite:///{folder}/store.db", None, clock)
+            return
+        for name, value in (clock.environment if clock is not None else {}).items():
+            monkeypatch.setenv(name, value)
+        with lasting_server(request.param) as server:
+            monkeypatch.setenv(STORE, server.url)
+            yield Store(server.url, server, clock)
 
 
 @pytest.mark.slow
@@ -59,14 +67,14 @@ def torment(folder: Path, store: Store, *, kills: int, jobs: int) -> None:
     print(f"\nseed {seed}; $TORTURE_SEED sets it")
     _limit_queues(store.url)
     began = time.monotonic()
-    with Torment(folder, seed, store.url, store.server) as killer:
+    with Torment(folder, seed, store.url, store.server, store.clock) as killer:
         killer.run(kills, jobs)
         killer.finish()
     tormented = time.monotonic()
-    _drain(store.url)
     late = _settle_leases(store.url)
     engine = open_engine(store.url)
     evidence = Evidence(folder, engine)
+    reading.keep(folder, reading.see(engine), store.clock.jumps if store.clock is not None else ())
     engine.close()
     heard = (folder / "log").read_text(errors="replace").count("late result refused")
     report = "\n".join(
@@ -75,14 +83,25 @@ def torment(folder: Path, store: Store, *, kills: int, jobs: int) -> None:
             *_table(killer.kills, evidence),
             f"{len(evidence.accepted_names()):,} jobs accepted, {len(evidence.ended):,} ended,"
             f" {sum(evidence.began.values()):,} runs; {late} late results refused, {heard} of them logged",
-            f"{tormented - began:.0f} s of kills, {time.monotonic() - tormented:.0f} s to drain and look",
+            f"besides kills: {dict(killer.troubles.made)}",
+            f"{tormented - began:.0f} s of kills, {time.monotonic() - tormented:.0f} s to look",
         ]
     )
     print(report)
+    print(_judged(folder, store, seed))
     _assert_sound(evidence, report)
     if store.server is None:
         assert damage_of_file(folder / "store.db") == [], report
     _assert_telling(killer.kills, evidence, store, report)
+
+
+def _judged(folder: Path, store: Store, seed: str) -> str:
+    """Check what all processes have written down of what they asked of the store."""
+    engine = store.url.partition(":")[0]
+    again = f"TORTURE_SEED={seed} python -m pytest 'tests/torture/test_kills.py' -k 'three_hundred and {engine}'"
+    line = judge(folder, engine, seed, again)
+    assert int(line.partition(" ")[0].replace(",", "")) >= LEAST_OPERATIONS, line
+    return line
 
 
 def _limit_queues(url: str) -> None:
@@ -90,14 +109,8 @@ def _limit_queues(url: str) -> None:
     engine = open_engine(url)
     for queue in QUEUES:
         engine.alter_queue(queue, max_jobs=MOST_WAITING)
+    engine.alter_queue(ERRANDS, max_jobs=MOST_ERRANDS)
     engine.close()
-
-
-def _drain(url: str) -> None:
-    with working(
-        url, app="tests.torture.jobs:app", burst=True, processes=2, slots=4, lease="2s", log_level="warning"
-    ) as worker:
-        assert worker.wait(120) == 0
 
 
 def _settle_leases(url: str) -> int:

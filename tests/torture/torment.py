@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,16 +19,23 @@ from penstock.model.errors import EngineUnavailable
 from penstock.model.states import State
 from tests.polling import await_true
 from tests.servers.process import ServerProcess
+from tests.servers.proxy import Proxy
+from tests.torture.clock import SetClock
 from tests.torture.processes import Process, workers_processes
-from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, PROCESSES, STORE, Trail
+from tests.torture.records import ACCEPTED, ATTEMPTED, BLOWN, EFFECTS, ENOUGH, FOLDER, HISTORY, PROCESSES, STORE, Trail
+from tests.torture.troubles import Troubles
 
 ROOT = Path(__file__).parents[2]
-SUPERVISORS, PRODUCERS = 2, 2
-SHARES = {"process": 0.48, "supervisor": 0.17, "producer": 0.35}
+#: How many of each are kept alive. Customers and the second supervisor reach a server over a link.
+STAFF = {"supervisor": 2, "producer": 2, "customer": 1, "operator": 1}
+SHARES = {"process": 0.46, "supervisor": 0.16, "producer": 0.32, "customer": 0.04, "operator": 0.02}
 STORE_SHARE = 0.06
+#: How often there is trouble besides, for each kill.
+TROUBLE = 0.4
+LEASE_S = 2.0
 SETTINGS = {
-    "app": "tests.torture.jobs:app",
-    "lease": "2s",
+    "app": "tests.histories.errands:app",
+    "lease": f"{LEASE_S}s",
     "slots": 2,
     "children": 2,
     "shutdown_timeout": "5s",
@@ -63,17 +69,25 @@ class Torment:
 
     Args:
         server: the store, if it is a server: it is killed and started again like the others.
+        clock: of all that is started here, if it can be set.
     """
 
-    def __init__(self, folder: Path, seed: str, url: str, server: ServerProcess | None = None) -> None:
+    def __init__(
+        self, folder: Path, seed: str, url: str, server: ServerProcess | None = None, clock: SetClock | None = None
+    ) -> None:
         self._folder, self._seed, self._dice = folder, seed, random.Random(seed)
         self._engine, self._server = open_engine(url), server
+        self._link = None if server is None else Proxy(server.port)
+        self._linked = {"url": self._server.url.replace(f":{server.port}/", f":{self._link.port}/")} if server else {}
+        self.troubles = Troubles(folder, LEASE_S, random.Random(f"{seed} troubles"), self._link, clock)
         self._shares = SHARES if server is None else SHARES | {"store": STORE_SHARE}
         self._log = (folder / "log").open("ab")
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.torture.nursery"],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", FOLDER: str(folder), STORE: url},
+            env=os.environ
+            | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", FOLDER: str(folder), STORE: url, HISTORY: "1"}
+            | (clock.environment if clock is not None else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -93,10 +107,13 @@ class Torment:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.troubles.ease(all_of_it=True)
         for process in self._living:
             process.kill()
             process.close()
         self._engine.close()
+        if self._link is not None:
+            self._link.close()
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
         self._nursery.stdin.close()
@@ -110,6 +127,8 @@ class Torment:
         """Go on until there were so many kills and accepted jobs."""
         while len(self.kills) < kills or self.accepted < jobs:
             self._staff()
+            if self._dice.random() < TROUBLE:
+                self.troubles.make(self._living)
             if len(self.kills) >= kills:
                 self._wait_ms(LONGEST_PAUSE_MS)
             else:
@@ -117,35 +136,44 @@ class Torment:
             self._count()
 
     def finish(self) -> None:
-        """Let producers end what they are at, then kill the supervisors."""
+        """Let producers end what they are at, then kill the supervisors, and let one more worker do what is left."""
+        self.troubles.ease(all_of_it=True)
         (self._folder / ENOUGH).touch()
         for process in self._living:
-            if process.role == "producer":
+            if process.role != "supervisor":
                 await_true(process.has_ended, f"{process} ends")
         for process in self._living:
             if process.role == "supervisor":
                 self._kill_worker(process)
         self._count()
+        last = SETTINGS | {"burst": True, "processes": 2, "slots": 4}
+        if (worker := self._hire("last worker", settings=last)) is not None:
+            await_true(worker.has_ended, "the last worker finds nothing left", 120)
 
     def _staff(self) -> None:
         for process in [process for process in self._living if process.has_ended()]:
             self._living.remove(process)
             process.close()
         roles = Counter(process.role for process in self._living)
-        for number in range(roles["supervisor"], SUPERVISORS):
-            self._hire("supervisor", settings=SETTINGS | {"processes": 1 + number})
-        for _ in range(roles["producer"], PRODUCERS):
-            self._hire("producer")
+        for number in range(roles["supervisor"], STAFF["supervisor"]):
+            self._hire("supervisor", settings=SETTINGS | {"processes": 1 + number} | (self._linked if number else {}))
+        for role in ("producer", "customer", "operator"):
+            for _ in range(roles[role], STAFF[role]):
+                self._hire(role, **(self._linked if role == "customer" else {}))
 
-    def _hire(self, role: str, **order: Any) -> None:
+    def _hire(self, role: str, **order: Any) -> Process | None:
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
         order |= {"role": role, "seed": f"{self._seed} {self._dice.random()}"}
         self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
         self._nursery.stdin.flush()
         pid = int(self._nursery.stdout.readline())
-        with suppress(ProcessLookupError):
-            self._living.append(Process(pid, role))
+        try:
+            process = Process(pid, role)
+        except ProcessLookupError:
+            return None  # it has ended already
+        self._living.append(process)
+        return process
 
     def _await_work(self, victim: Process) -> None:
         """Wait, if in the mood, until the victim is at work, and then for a moment that nothing chooses."""
@@ -162,6 +190,7 @@ class Torment:
 
     def _wait_ms(self, milliseconds: float) -> None:
         """Wait, but not when one of the living ends by itself."""
+        self.troubles.ease()
         select.select([process.descriptor for process in self._living], [], [], milliseconds / 1000)
 
     # -- kills -------------------------------------------------------------------------------------------------------
