@@ -19,9 +19,6 @@ from penstock.model import settle as settling
 from penstock.model.job import NO_COUNTERS, Fence
 from penstock.model.states import Cause, State
 
-#: Names the bug that shall be planted.
-BUG = "HISTORY_BUG"
-
 Plant = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -166,7 +163,7 @@ def _renew_once(renew: Callable[..., None]) -> Callable[..., None]:
 # -- counting ---------------------------------------------------------------------------------------------------------
 
 
-def _charge_no_crash(crashed: Callable[..., Any]) -> Callable[..., Any]:
+def charge_no_crash(crashed: Callable[..., Any]) -> Callable[..., Any]:
     def broken(claim: Any, outcome: Any) -> Any:
         change = crashed(claim, outcome)
         return replace(change, counters=replace(change.counters, crashes=claim.counters.crashes))
@@ -174,7 +171,7 @@ def _charge_no_crash(crashed: Callable[..., Any]) -> Callable[..., Any]:
     return broken
 
 
-def _retry_once_more(failed: Callable[..., Any]) -> Callable[..., Any]:
+def retry_once_more(failed: Callable[..., Any]) -> Callable[..., Any]:
     def broken(claim: Any, outcome: Any, luck: float) -> Any:
         policy = claim.policy
         return failed(replace(claim, policy=replace(policy, max_attempts=policy.max_attempts + 1)), outcome, luck)
@@ -220,8 +217,8 @@ BUGS: dict[str, Bug] = {
     "a key is never freed": Bug("I8", Store, "_free_key", _always(None)),
     "an idempotency key is not looked at": Bug("I8", adding, "_known", _always(None)),
     "a queue takes more than it may": Bug("I9", adding, "_check_room", _always(None)),
-    "a crash is not charged": Bug("I10", settling, "_crashed", _charge_no_crash),
-    "one more attempt than allowed": Bug("I10", settling, "_failed", _retry_once_more),
+    "a crash is not charged": Bug("I10", settling, "_crashed", charge_no_crash),
+    "one more attempt than allowed": Bug("I10", settling, "_failed", retry_once_more),
     "a takeover forgives": Bug("I10", leasing, "_take", _forgive_on_take),
     "counts drift": Bug("I11", Store, "end", _count_no_ends),
     "everyone is the first to begin": Bug("I12", ledger, "begin", _always(Begun(first=True))),

@@ -9,6 +9,7 @@ import zlib
 
 from penstock.context import current_job
 from penstock.engines.open import open_engine
+from tests.histories.lies import tell_it
 from tests.histories.watching import Log, effect, watch
 from tests.torture.jobs import app
 from tests.torture.records import ERRANDS, HISTORY, folder, store_url
@@ -84,4 +85,6 @@ def _fence() -> str:
 
 
 if os.environ.get(HISTORY):
-    watch(type(open_engine(store_url())), log)
+    engine = type(open_engine(store_url()))
+    tell_it(engine)
+    watch(engine, log)

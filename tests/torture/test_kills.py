@@ -70,6 +70,7 @@ def torment(folder: Path, store: Store, *, kills: int, jobs: int) -> None:
     with Torment(folder, seed, store.url, store.server, store.clock) as killer:
         killer.run(kills, jobs)
         killer.finish()
+        assert killer.work_off(120), f"seed {seed}: jobs are left that no worker finishes"
     tormented = time.monotonic()
     late = _settle_leases(store.url)
     engine = open_engine(store.url)

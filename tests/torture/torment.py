@@ -17,7 +17,7 @@ from penstock.engine import Filter
 from penstock.engines.open import open_engine
 from penstock.model.errors import EngineUnavailable
 from penstock.model.states import State
-from tests.polling import await_true
+from tests.polling import await_true, comes_true
 from tests.servers.process import ServerProcess
 from tests.servers.proxy import Proxy
 from tests.torture.clock import SetClock
@@ -136,7 +136,7 @@ class Torment:
             self._count()
 
     def finish(self) -> None:
-        """Let producers end what they are at, then kill the supervisors, and let one more worker do what is left."""
+        """Let producers end what they are at, then kill the supervisors."""
         self.troubles.ease(all_of_it=True)
         (self._folder / ENOUGH).touch()
         for process in self._living:
@@ -146,9 +146,11 @@ class Torment:
             if process.role == "supervisor":
                 self._kill_worker(process)
         self._count()
-        last = SETTINGS | {"burst": True, "processes": 2, "slots": 4}
-        if (worker := self._hire("last worker", settings=last)) is not None:
-            await_true(worker.has_ended, "the last worker finds nothing left", 120)
+
+    def work_off(self, within_s: float) -> bool:
+        """Let one more worker do what is left; say whether it found nothing left in time."""
+        worker = self._hire("last worker", settings=SETTINGS | {"burst": True, "processes": 2, "slots": 4})
+        return worker is None or comes_true(worker.has_ended, within_s)
 
     def _staff(self) -> None:
         for process in [process for process in self._living if process.has_ended()]:
