@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,8 @@ def _in_the_way(act: Act, error: PenstockError) -> Act:
 
 
 class _Exchange(Verb):
+    """The store names refused changes by their jobs: of two for one job nobody knows which it means."""
+
     def asked(self, process: ProcessId, _: int, changes: Sequence[Change], *__: Any) -> tuple[str, list[Act]]:
         return process, [_changed(change) for change in changes]
 
@@ -201,8 +204,9 @@ class _Exchange(Verb):
         return beat
 
     def told(self, acts: list[Act], answer: Answer, *_: Any) -> list[Told]:
-        late = set(answer.late)
-        changes: list[Told] = [("fail" if act.job in late else "ok", act) for act in acts]  # type: ignore[union-attr]
+        several = Counter(act.job for act in acts)  # type: ignore[union-attr]
+        refused: dict[str, Outcome] = {id: "fail" if several[id] == 1 else "unknown" for id in answer.late}
+        changes: list[Told] = [(refused.get(act.job, "ok"), act) for act in acts]  # type: ignore[union-attr]
         return [*changes, *(("ok", _claimed(claim)) for claim in answer.claims)]
 
 

@@ -31,7 +31,7 @@ STAFF = {"supervisor": 2, "producer": 2, "customer": 1, "operator": 1}
 SHARES = {"process": 0.46, "supervisor": 0.16, "producer": 0.32, "customer": 0.04, "operator": 0.02}
 STORE_SHARE = 0.06
 #: How often there is trouble besides, for each kill.
-TROUBLE = 0.4
+TROUBLE = 0.15
 LEASE_S = 2.0
 SETTINGS = {
     "app": "tests.histories.errands:app",

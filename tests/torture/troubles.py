@@ -18,6 +18,8 @@ FREEZE_LEASES = (0.3, 2.0)
 LINK_S, SLOW_S = (0.2, 1.2), (0.02, 0.2)
 #: By how many seconds the clock of the machine is set: sometimes to where no lease and no deadline holds.
 CLOCK_S = (-1.5, 3.0, 90.0, 3600.0)
+#: So often it is set: not so often that what was kept for a day is forgotten.
+MOST_JUMPS = 6
 
 
 class Troubles:
@@ -41,7 +43,7 @@ class Troubles:
         kinds: list[Callable[[], None]] = [lambda: self._freeze(living)] if not self._frozen else []
         if self._link is not None and not self._relieve_at:
             kinds += [self._cut, self._freeze_link, self._slow_link, self._lose_replies]
-        if self._clock is not None and self.made["jumps of the clock"] < 8:
+        if self._clock is not None and self.made["jumps of the clock"] < MOST_JUMPS:
             kinds.append(self._set_clock)
         if kinds:
             self._dice.choice(kinds)()
