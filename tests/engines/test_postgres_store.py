@@ -799,6 +799,21 @@ def test_open_transaction_that_enqueued_into_a_bounded_queue_lets_counts_be_fold
 # -- poolers ----------------------------------------------------------------------------------------------------------
 
 
+def test_heartbeat_without_a_death_is_one_round_trip(url: str, postgres_server: PostgresServer) -> None:
+    """On a link that needs a second for each, seven of them would take longer than a call may."""
+    pieces: list[bytes] = []
+    with Proxy(postgres_server.port) as proxy:
+        engine = opened(url.replace(f":{postgres_server.port}/", f":{proxy.port}/"))
+        processes = [ProcessId("p"), ProcessId("q")]
+        engine.enrol(WorkerInfo(id="w"), processes)
+        engine.renew(processes[0], processes)
+        proxy.changes = lambda piece: pieces.append(piece) or piece  # type: ignore[func-returns-value]
+        assert engine.renew(processes[0], processes).void == ()
+        proxy.changes = None
+        engine.close()
+    assert len(pieces) == 1
+
+
 def other_session(piece: bytes) -> bytes:
     """Name another server session at the start of a connection, as a pooler that lends sessions by transaction does.
 

@@ -57,7 +57,12 @@ def beat(
             drop_if_empty(session, row[0])
     wanted = wire.texts([tender, *leases])
     session.do("renew", now.steady_ms, now.boot, wanted)
-    known: dict[str, bool] = {row[0]: row[1] for row in session.rows("leases", wanted)}
+    return renewed(leases, session.rows("leases", wanted), taken)
+
+
+def renewed(leases: Sequence[ProcessId], rows: Sequence[Row], taken: Sequence[Taken] = ()) -> Renewed:
+    """Tell what a renewal found, from the leases that are not void."""
+    known: dict[str, bool] = {row[0]: row[1] for row in rows}
     void = tuple(process for process in leases if process not in known)
     return Renewed(void, tuple(process for process in leases if known.get(process)), tuple(taken))
 

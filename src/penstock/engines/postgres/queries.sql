@@ -107,6 +107,9 @@ SELECT process FROM penstock.processes WHERE id = %s AND NOT void
 UPDATE penstock.leases l SET until_ms = %s::bigint + p.lease_ms, boot = %s
 FROM penstock.processes p WHERE l.process = p.process AND NOT p.void AND p.id = ANY (%s)
 
+-- name: renew_alive
+SELECT process_id, drains FROM penstock.renew(%s, %s, %s, %s, %s)
+
 -- name: leases
 SELECT p.id, w.drain FROM penstock.processes p JOIN penstock.workers w ON w.worker = p.worker
 WHERE NOT p.void AND p.id = ANY (%s)
