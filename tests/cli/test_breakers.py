@@ -143,3 +143,14 @@ def test_doctor_advises_against_jobs_that_are_smaller_than_their_way(desk: Desk)
     [found] = findings(desk, "overhead")
     assert found["found"] == "jobs of shop.send run for 10 µs, and to fetch and deliver each takes 150 µs"
     assert found["remedy"] == "Call it as a function where its result is awaited, or let one job do 150 of them."
+
+
+def test_the_record_shows_what_each_task_did_and_cost(desk: Desk) -> None:
+    desk.enqueue()
+    assert "No worker has told of any job" in desk.run("workers", "record").stderr
+    for process, tasks in (("p", {"shop.send": TaskRecord(2, 1, 30_000, 600)}), ("q", {"shop.send": TaskRecord(1, 0)})):
+        record = msgspec.json.encode(Record("w", "wolf", now_ms(), tasks))
+        assert desk.store.engine.share(RECORDS, process, record, None)
+    assert desk.done("workers", "record").splitlines()[-1].split() == ["shop.send", "3", "1", "7.5", "ms", "150", "µs"]
+    [document] = desk.read("workers", "record")["tasks"]
+    assert document == {"task": "shop.send", "done": 3, "failed": 1, "run_us": 7500.0, "queue_us": 150.0}

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from penstock.cli.access import by_default, reaches_store, store
 from penstock.cli.exits import FAILED
 from penstock.cli.outbox import examine_outbox
-from penstock.cli.screen import ago, as_json, number, show, tame, write_json
+from penstock.cli.screen import ago, as_json, microseconds, number, show, tame, write_json
 from penstock.client import Penstock
 from penstock.dependencies import tasks_held_up
 from penstock.engine import Counts, EngineInfo, Finding, QueueInfo, WorkerView
@@ -31,7 +31,6 @@ __all__ = ["doctor"]
 #: How many tasks without a worker are told one by one.
 _MOST_TOLD = 5
 _DURABILITY = "durability"
-_MILLISECOND_US = 1000
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -173,15 +172,12 @@ def _dear(app: Penstock) -> Iterator[Finding]:
     """Find tasks whose jobs cost more around their code than in it."""
     tasks = add_up(record.tasks for record in read_records(app.engine).values())
     for name, one in list(dearer_than_work(tasks).items())[:_MOST_TOLD]:
-        ran_us, queue_us = one.ran_us / one.ended, one.queue_us / one.ended
-        found = f"jobs of {name} run for {_micro(ran_us)}, and to fetch and deliver each takes {_micro(queue_us)}"
+        ran_us, queue_us = one.means_us()
+        took = microseconds(queue_us)
+        found = f"jobs of {name} run for {microseconds(ran_us)}, and to fetch and deliver each takes {took}"
         several = max(2, round(10 * queue_us / max(ran_us, 1)))
         remedy = f"Call it as a function where its result is awaited, or let one job do {several:,} of them."
         yield Finding("overhead", "warning", found, remedy)
-
-
-def _micro(us: float) -> str:
-    return f"{us:,.0f} µs" if us < _MILLISECOND_US else f"{us / _MILLISECOND_US:,.1f} ms"
 
 
 def _ready(counts: list[Counts]) -> str:

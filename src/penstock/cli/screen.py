@@ -27,6 +27,7 @@ __all__ = [
     "brief",
     "confirm",
     "console",
+    "microseconds",
     "moment",
     "number",
     "progress_bar",
@@ -229,6 +230,15 @@ def ago(at_ms: int | None, now_ms: int) -> str:
     if at_ms is None:
         return ""
     return spell((now_ms - at_ms) / 1000) if at_ms <= now_ms else f"in {spell((at_ms - now_ms) / 1000)}"
+
+
+def microseconds(us: float) -> str:
+    """Write a short time for people.
+
+    >>> microseconds(12.3), microseconds(4500)
+    ('12 µs', '4.5 ms')
+    """
+    return f"{us:,.0f} µs" if us < 1000 else f"{us / 1000:,.1f} ms"
 
 
 def size(count: int) -> str:

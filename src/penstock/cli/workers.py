@@ -7,10 +7,11 @@ import click
 from penstock.cli.access import existing_store, reaches_store, store
 from penstock.cli.documents import worker_document
 from penstock.cli.exits import FAILED
-from penstock.cli.screen import Cell, Column, ago, as_json, moment, number, show_table, styled, write_json
+from penstock.cli.screen import Cell, Column, ago, as_json, microseconds, moment, number, show_table, styled, write_json
 from penstock.engine import WorkerView
 from penstock.model.durations import spell
-from penstock.records import quarantined
+from penstock.model.record import TaskRecord, add_up
+from penstock.records import quarantined, read_records
 from penstock.serving import is_gone
 
 __all__ = ["workers"]
@@ -18,7 +19,7 @@ __all__ = ["workers"]
 
 @click.group()
 def workers() -> None:
-    """List, drain, quarantine and evict workers."""
+    """List, drain, quarantine and evict workers; show what they did."""
 
 
 @workers.command("list")
@@ -115,6 +116,38 @@ def drain(ctx: click.Context, ids: tuple[str, ...]) -> None:
             click.echo(f"No worker has the id {id!r}; `penstock workers list` shows them.", err=True)
     if len(known) < len(ids):
         ctx.exit(FAILED)
+
+
+@workers.command()
+@reaches_store
+@as_json
+@click.pass_context
+def record(ctx: click.Context, as_json: bool) -> None:
+    """Show what the workers did of late, task by task, and what it cost.
+
+    `run` is how long a job's own code takes, `queue` how long its process is busy with fetching and delivering it, both
+    on average. Workers tell it every --health-period, of the last five to ten minutes, and once more when they end.
+
+    With --json, one document: {"tasks": [{"task", "done", "failed", "run_us", "queue_us"}, ...]}.
+    """
+    with existing_store(ctx) as app:
+        tasks = sorted(add_up(one.tasks for one in read_records(app.engine).values()).items())
+    if as_json:
+        write_json({"tasks": [_task_document(name, one) for name, one in tasks]})
+    elif not tasks:
+        click.echo("No worker has told of any job in the last hour.", err=True)
+    else:
+        columns = ("task", *(Column(name, whole=True, right=True) for name in ("done", "failed", "run", "queue")))
+        show_table(columns, [_task_row(name, one) for name, one in tasks])
+
+
+def _task_document(name: str, one: TaskRecord) -> dict[str, object]:
+    run_us, queue_us = one.means_us()
+    return {"task": name, "done": one.done, "failed": one.failed, "run_us": run_us, "queue_us": queue_us}
+
+
+def _task_row(name: str, one: TaskRecord) -> tuple[Cell, ...]:
+    return (name, f"{one.done:,}", f"{one.failed:,}", *map(microseconds, one.means_us()))
 
 
 @workers.command()

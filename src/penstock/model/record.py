@@ -32,6 +32,10 @@ class TaskRecord(Struct, omit_defaults=True):
     def ended(self) -> int:
         return self.done + self.failed
 
+    def means_us(self) -> tuple[float, float]:
+        """Give how long a job ran, and how long its process was busy with it besides, on average, in microseconds."""
+        return self.ran_us / max(self.ended, 1), self.queue_us / max(self.ended, 1)
+
 
 class Record(Struct, frozen=True):
     """What one process of a worker did in the last minutes, until `at_ms` since the epoch."""
