@@ -41,9 +41,9 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def heard(self) -> Any:
+    def heard(self, within_s: float = PROMPT_S) -> Any:
         """Give the next thing the child tells; fails if it ends or stays silent."""
-        line = self._lines.get(timeout=PROMPT_S)
+        line = self._lines.get(timeout=within_s)
         assert line, f"the child ended with {self._process.wait()}"
         return json.loads(line)
 

@@ -23,6 +23,7 @@ from penstock.model.job import Details
 from penstock.testing.conformance.trial import change, want
 from tests.engines.sqlite.children import Child, tell, wait_for_parent
 from tests.engines.sqlite.jobs import P1, add_one, assert_sound, enrol, is_stored, opened, run_all, stored_ids
+from tests.worker.harness import open_files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -52,6 +53,15 @@ class TestNewFile:
         assert found.pop("store.db-penstock") == 0o700
         assert {"store.db", "store.db-wal", "store.db-shm", "turn", "gate", "work", "ballast"} <= set(found)
         assert set(found.values()) == {0o600}
+
+    def test_locks_that_cannot_be_made_leave_no_file_open(self, tmp_path: Path) -> None:
+        (tmp_path / "store.db-penstock" / "gate").mkdir(parents=True)
+        engine = opened(tmp_path / "store.db")
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(EngineUnavailable):
+                add_one(engine)
+        assert open_files() == before
 
     def test_empty_file_becomes_a_store(self, tmp_path: Path) -> None:
         path = tmp_path / "store.db"

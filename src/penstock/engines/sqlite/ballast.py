@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _BYTES = 8 * 1024 * 1024
@@ -30,10 +31,11 @@ class Ballast:
         return self._was_spent
 
     def give_up(self) -> None:
-        """Free its room; harmless when another process did, or when there never was one."""
+        """Free its room if the disk lets it; harmless when another process did, or when there never was one."""
         self._looked_s = -1.0
         if self._bytes() and os.access(self.path, os.W_OK):
-            os.truncate(self.path, 0)
+            with suppress(OSError):  # whoever needed the room tries again, and tells what he finds
+                os.truncate(self.path, 0)
 
     def rebuild(self) -> bool:
         """Take the room back if as much again stays free; answers whether the ballast stands."""

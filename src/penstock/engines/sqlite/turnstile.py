@@ -58,11 +58,14 @@ class Turnstile:
     def _open(self) -> None:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._turn, self._gate = (
-                os.open(self._folder / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600) for name in ("turn", "gate")
-            )
+            self._turn = self._open_lock("turn")
+            self._gate = self._open_lock("gate")
         except OSError as error:
+            self.close()
             raise cannot_create(self._folder, error) from error
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self._folder / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 
 def _lock(descriptor: int, deadline: float) -> bool:
