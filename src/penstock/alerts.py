@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -294,7 +295,7 @@ def write_message(groups: Collection[JobGroup], store: str) -> tuple[str, str]:
     largest = sorted(groups, key=lambda group: (-group.count, group.id))
     jobs = sum(group.count for group in largest)
     tasks = sorted({group.task for group in largest})
-    of = f"of {tasks[0]}" if len(tasks) == 1 else f"of {len(tasks)} tasks"
+    of = f"of {_tame(tasks[0])}" if len(tasks) == 1 else f"of {len(tasks)} tasks"
     title = f"{jobs:,} {'job' if jobs == 1 else 'jobs'} {of} {'is' if jobs == 1 else 'are'} buried"
     parts = ["\n".join(_told_of(group)) for group in largest[:MOST_IN_MESSAGE]]
     if len(largest) > MOST_IN_MESSAGE:
@@ -307,9 +308,14 @@ def _told_of(group: JobGroup) -> Iterable[str]:
     error = group.error
     reason = " ".join(str(error).removeprefix("penstock.model.errors.Bury: ").split())
     reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."
-    yield f"{group.count:,} of {group.task} in queue {group.queue}: {reason}"
+    yield _tame(f"{group.count:,} of {group.task} in queue {group.queue}: {reason}")
     since = spell(max(0, group.last_ms - group.first_ms) / 1000)
-    where = f"raised in {error.where}; " if error.where else ""
+    where = f"raised in {_tame(error.where)}; " if error.where else ""
     yield f"  {where}" + (f"buried within {since}" if group.count > 1 else "buried once")
-    yield f"  penstock jobs show {group.sample}"
-    yield f"  penstock jobs kick --group {group.id}"
+    yield f"  penstock jobs show {quote(_tame(group.sample))}"
+    yield f"  penstock jobs kick --group {quote(_tame(group.id))}"
+
+
+def _tame(text: str) -> str:
+    """Leave out what cannot be printed: whoever reads it shall see what a job wrote, and not obey it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

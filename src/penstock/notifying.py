@@ -36,7 +36,8 @@ def _send(url: str, title: str, body: str) -> str | None:
     service = apprise.Apprise(asset=asset)
     if not service.add(url):
         return "apprise knows no such URL"
-    sent: Any = service.notify(body=body, title=title, notify_type=apprise.NotifyType.FAILURE)
+    plain, failure = apprise.NotifyFormat.TEXT, apprise.NotifyType.FAILURE
+    sent: Any = service.notify(body=body, title=title, body_format=plain, notify_type=failure)
     return None if sent else "it was not taken"
 
 

@@ -223,6 +223,19 @@ def test_message_of_one_job_says_so() -> None:
     assert write_message([described()], "")[0] == "1 job of shop.send is buried"
 
 
+def test_what_a_job_wrote_steers_neither_shell_nor_terminal() -> None:
+    hostile = replace(
+        described("$(reboot)", task="\x1b[2J"),
+        sample=JobId("; reboot"),
+        error=replace(ERROR, message="a\nb \x1b]0;", where="\x07"),
+    )
+    title, text = write_message([hostile], "")
+    assert "kick --group '$(reboot)'" in text
+    assert "show '; reboot'" in text
+    assert "ValueError: a b ?]0;" in text
+    assert (title + text).replace("\n", "").isprintable()
+
+
 def test_message_about_many_groups_tells_of_the_largest() -> None:
     groups = [described(f"g{number}", count=number, task=f"t{number % 3}") for number in range(1, 15)]
     title, text = write_message(groups, "sqlite:///shop.db")

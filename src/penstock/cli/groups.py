@@ -53,7 +53,9 @@ def group_document(group: JobGroup) -> dict[str, Any]:
 
 def retry_command(id: str) -> str:
     """Write the command that retries a group."""
-    return f"penstock jobs kick --group {id}"
+    import shlex
+
+    return f"penstock jobs kick --group {shlex.quote(id)}"
 
 
 def _show(groups: list[JobGroup]) -> None:
