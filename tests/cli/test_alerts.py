@@ -64,3 +64,16 @@ def test_settings_show_alerts_by_name_only(desk: Desk) -> None:
     refused = desk.run("config", PENSTOCK_ALERTS="s3cr3t")
     assert refused.exit_code == 2
     assert "s3cr3t" not in refused.output
+
+
+def test_alert_that_is_configured_no_more_can_be_forgotten(desk: Desk) -> None:
+    desk.bury()
+    with Receiver() as receiver:
+        alert = Alert(receiver.url(), name="night shift")
+        Teller(desk.store.engine, "w1").look([alert])
+        assert "night shift (configured elsewhere)" in desk.done("alerts")
+        assert desk.done("alerts", "forget", "night shift") == "What night shift has told is forgotten.\n"
+    assert desk.read("alerts") == {"alerts": []}
+    result = desk.run("alerts", "forget", "night shift")
+    assert result.exit_code == 1
+    assert "No worker has used an alert named 'night shift'" in result.stderr

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from penstock.alerts import NOTHING_TOLD, Alert, Telltale, read_states
+from penstock.alerts import ALERTS, NOTHING_TOLD, Alert, Telltale, read_states, state_in
 from penstock.cli.access import existing_store, named_app, reaches_store
 from penstock.cli.exits import FAILED
 from penstock.cli.screen import Cell, Column, ago, as_json, moment, show_table, styled, write_json
@@ -52,6 +52,25 @@ def test(ctx: click.Context, name: str | None) -> None:
         click.echo(f"{alert.label}: {'sent' if fault is None else fault}", err=fault is not None)
     if any(fault is not None for fault in faults.values()):
         ctx.exit(FAILED)
+
+
+@alerts.command()
+@click.argument("name")
+@reaches_store
+@click.pass_context
+def forget(ctx: click.Context, name: str) -> None:
+    """Forget what was told by the alert NAME, as of one that is configured no more.
+
+    One that is still configured then tells of everything that is buried once more.
+    """
+    with existing_store(ctx) as app:
+        known = {id: data for id, data in app.engine.shared(ALERTS).items() if state_in(data).label == name}
+        forgotten = [app.engine.share(ALERTS, id, None, data) for id, data in known.items()]
+    if not known:
+        raise click.ClickException(f"No worker has used an alert named {name!r}; see `penstock alerts`.")
+    if not all(forgotten):
+        raise click.ClickException(f"A worker is telling by {name} at this moment; try again.")
+    click.echo(f"What {name} has told is forgotten.")
 
 
 def _list(ctx: click.Context, as_json: bool) -> None:
