@@ -93,6 +93,7 @@ def test_poison_is_buried_after_three_crashes_while_others_go_on(url: str, tmp_p
         poison.result(timeout=1)
     assert stored(url, poison.id).counters.crashes == 3
     assert len(set((tmp_path / "deaths").read_text().split())) == 3
+    assert sum("and is replaced" in line for line in worker.lines) == 1, "from the second time on it was alone"
 
 
 def test_term_lets_running_jobs_finish_and_claims_no_more(app: Penstock, url: str, tmp_path: Path) -> None:
