@@ -167,6 +167,12 @@ def test_daemon_of_a_job_ends_with_the_job(child: Stage, row: str, caplog: pytes
     assert given(child, "process.where") != before
 
 
+@pytest.mark.parametrize("row", [pytest.param("compute_in_processes", id="J6 pool")])
+def test_child_stays_where_a_job_has_ended_what_it_started(child: Stage, row: str) -> None:
+    pid = given(child, f"process.{row}")
+    assert given(child, "process.where") == pid
+
+
 @pytest.mark.parametrize("row", [pytest.param("orphan", id="J6 uncollected")])
 def test_child_in_which_ended_programs_gather_is_replaced(child: Stage, row: str) -> None:
     few = given(child, f"process.{row}", 5)

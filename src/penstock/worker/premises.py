@@ -154,12 +154,21 @@ def _programs() -> str:
     except ChildProcessError:
         return ""
     all_of_them = uncollected(os.getpid())
-    living = [pid for pid in all_of_them if lives(pid)]
+    living = [pid for pid in all_of_them if lives(pid) and pid not in _helpers_of_python()]
     if not living:
         return "too many programs have ended uncollected" if len(all_of_them) > MOST_UNCOLLECTED else ""
     named = ", ".join(f"{command_of(pid)} (process {pid})" for pid in living[:_MOST_NAMED])
     more = f" and {len(living) - _MOST_NAMED} more" if len(living) > _MOST_NAMED else ""
     return f"programs were left running, which are ended: {named}{more}"
+
+
+def _helpers_of_python() -> set[object]:
+    """Give the processes that multiprocessing starts for itself and keeps; they hold nothing of a job's."""
+    tracker, server = (sys.modules.get(f"multiprocessing.{name}") for name in ("resource_tracker", "forkserver"))
+    return {
+        getattr(getattr(tracker, "_resource_tracker", None), "_pid", None),
+        getattr(getattr(server, "_forkserver", None), "_forkserver_pid", None),
+    }
 
 
 def _root() -> tuple[int, int, int] | None:
