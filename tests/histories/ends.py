@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from penstock.model.job import JobId
 from penstock.model.states import State
-from tests.histories.history import Add, Altered, Changed, Claimed, History, Life, Op, Stored
+from tests.histories.history import Altered, Changed, Claimed, History, Life, Op, Stored
 from tests.histories.violation import Violation
 
 # -- I1 ---------------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _is_explained(history: History, life: Life, stored: Stored) -> bool:
         case State.BURIED:
             return _may_have_been(life, "bury")
         case State.CANCELLED:
-            return _may_have_been(life, "cancel") or bool(replacers(history, life))
+            return _may_have_been(life, "cancel") or _may_have_made_way(history, life)
         case State.EXPIRED:
             return any(op.act.expires for op in life.adds)
         case _:
@@ -129,11 +129,11 @@ def _may_have_been(life: Life, how: str) -> bool:
     return any(op.possible and op.act.how == how for op in life.alters)
 
 
-def replacers(history: History, life: Life) -> list[Op]:
-    """Give the acts that may have put another job in the place of this one."""
+def _may_have_made_way(history: History, life: Life) -> bool:
+    """Say whether another job with its key may have taken its place."""
     key = life.adds[0].act.key if life.adds else ""
-    return [op for op in history.keys.get(key, ()) if _may_replace(op.act) and op.possible and op.act.job != life.job]
+    return any(may_replace(op) and op.act.job != life.job for op in history.keys.get(key, ()))
 
 
-def _may_replace(act: Add) -> bool:
-    return act.clash == "replace"
+def may_replace(add: Op) -> bool:
+    return add.possible and add.act.clash == "replace"

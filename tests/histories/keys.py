@@ -3,10 +3,12 @@
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from msgspec import Struct
 
-from tests.histories.ends import replacers
+from penstock.model.job import JobId
+from tests.histories.ends import may_replace
 from tests.histories.history import NEVER, History, Life, Op
 from tests.histories.violation import Violation
 
@@ -24,31 +26,47 @@ class Hold(Struct, frozen=True):
     asked: int
 
 
+class Replacements:
+    """Who may have taken the place of a waiting job, of one key: found by when it was done at the latest."""
+
+    def __init__(self, adds: Sequence[Op]) -> None:
+        self._ops = sorted((op for op in adds if may_replace(op)), key=lambda op: op.t1)
+        self._done = [op.t1 for op in self._ops]
+        first = accumulate((op.t0 for op in reversed(self._ops)), min)
+        self._first_from = [*reversed(list(first)), NEVER]
+
+    def first_after(self, asked: int, start: int, job: JobId) -> int:
+        """Give from when on another job may have replaced one that was asked for then, and was there at `start`."""
+        beside, later = bisect_right(self._done, asked), bisect_right(self._done, start)
+        others = (op.t0 for op in self._ops[beside:later] if op.act.job != job)
+        return min(min(others, default=NEVER), self._first_from[later])
+
+
 # -- I8 ---------------------------------------------------------------------------------------------------------------
 
 
 def one_holds_a_key(history: History) -> Iterator[Violation]:
     """I8: at most one live job holds a unique key, who has ended holds none, and an idempotency key makes one job."""
     for adds in history.keys.values():
-        yield from _held_by_two(history, adds)
+        yield from _held_by_two(history, adds, Replacements(adds))
         yield from _held_by_the_ended(history, adds)
     yield from _made_twice(history)
 
 
-def _held_by_two(history: History, adds: Sequence[Op]) -> Iterator[Violation]:
+def _held_by_two(history: History, adds: Sequence[Op], replacements: Replacements) -> Iterator[Violation]:
     lives = {op.act.job: history.lives[op.act.job] for op in adds}
-    holds = sorted(filter(None, (_hold(history, life) for life in lives.values())), key=lambda hold: hold.start)
+    holds = [_hold(history, life, replacements) for life in lives.values()]
     latest: Hold | None = None
-    for hold in holds:
+    for hold in sorted(filter(None, holds), key=lambda hold: hold.start):
         if latest is not None and hold.start < latest.end:
             what = f"two live jobs held the key {hold.by.act.key!r}"
             yield Violation("I8", hold.by.act.job, what, (latest.by, hold.by))
         latest = hold if latest is None or hold.end > latest.end else latest
 
 
-def _hold(history: History, life: Life) -> Hold | None:
+def _hold(history: History, life: Life, replacements: Replacements) -> Hold | None:
     """Give the time in which a job surely held its key; None if that is not known."""
-    live = sure_life(history, life)
+    live = sure_life(life, replacements)
     if live is None or live.by.act.until == "ended":
         return live
     numbers = [op.fence.number for op in life.grants]
@@ -58,7 +76,7 @@ def _hold(history: History, life: Life) -> Hold | None:
     return Hold(live.start, min([live.end, *(op.t0 for op in life.grants)]), live.by, live.asked)
 
 
-def sure_life(history: History, life: Life) -> Hold | None:
+def sure_life(life: Life, replacements: Replacements | None = None) -> Hold | None:
     """Give the time in which a job surely was there and had not ended for the first time."""
     accepted = [op for op in life.adds if op.accepted and op.act.told == life.job]
     if not accepted or accepted[0].act.expires:
@@ -66,8 +84,10 @@ def sure_life(history: History, life: Life) -> Hold | None:
     first = min(accepted, key=lambda op: op.t1)
     ends = [op.t0 for op in life.changes if op.possible and op.act.next.is_final]
     ends += [op.t0 for op in life.alters if op.possible and op.act.how in ("cancel", "bury", "delete")]
-    ends += [op.t0 for op in replacers(history, life)] if first.act.key else []
-    return Hold(first.t1, min(ends, default=NEVER), first, min(op.t0 for op in life.adds))
+    asked = min(op.t0 for op in life.adds)
+    if replacements is not None:
+        ends.append(replacements.first_after(asked, first.t1, life.job))
+    return Hold(first.t1, min(ends, default=NEVER), first, asked)
 
 
 def _held_by_the_ended(history: History, adds: Sequence[Op]) -> Iterator[Violation]:
@@ -98,7 +118,7 @@ def bounds_hold(history: History) -> Iterator[Violation]:
     """I9: a queue takes no new jobs beyond its bound."""
     lives: defaultdict[str, list[Hold]] = defaultdict(list)
     for life in history.lives.values():
-        if history.final.bounds and _stays(life) and (hold := sure_life(history, life)) is not None:
+        if history.final.bounds and _stays(life) and (hold := sure_life(life)) is not None:
             lives[hold.by.act.queue].append(hold)
     for queue, most in history.final.bounds.items():
         starts, ends = sorted(hold.start for hold in lives[queue]), sorted(hold.end for hold in lives[queue])
@@ -110,5 +130,6 @@ def bounds_hold(history: History) -> Iterator[Violation]:
 
 
 def _stays(life: Life) -> bool:
-    """Say whether a job surely never left its queue."""
-    return not life.alters and not any(op.act.cause == "fall back" for op in life.changes)
+    """Say whether a job surely never left its queue, and never made way for another."""
+    has_key = any(op.act.key for op in life.adds)
+    return not has_key and not life.alters and not any(op.act.cause == "fall back" for op in life.changes)

@@ -247,15 +247,16 @@ class Play:
                 worker.processes.append(process)
 
     def _enrol(self, worker: Worker, *processes: ProcessId) -> None:
-        """Get leases; a supervisor whose own is void, or who does not know what it took over, takes another name."""
+        """Get leases; a supervisor whose own is void takes another name."""
         info = WorkerInfo(id=worker.id, lease_ms=LEASE_MS)
         try:
             self._engine.enrol(info, [worker.tender, *processes])
         except LeaseLost:
-            worker.tender, worker.beat = self._name("t"), 0
+            worker.tender, worker.beat, worker.taken = self._name("t"), 0, []
             self._engine.enrol(info, [worker.tender, *processes])
 
     def _begin_anew(self, worker: Worker) -> None:
+        """Report itself dead, where a reply is lost that says what was taken over; others find it then."""
         worker.deaths.append(Death(worker.tender))
         worker.tender, worker.beat, worker.taken = self._name("t"), 0, []
         self._enrol(worker)
@@ -339,7 +340,14 @@ class Play:
     def _tend(self) -> None:
         worker = self._anyone()[0]
         if worker.sleeps_until <= self._steady_ms():
+            self._take_over(worker)
+
+    def _take_over(self, worker: Worker) -> None:
+        """Take over what lapsed leases held; who did not hear what it took begins anew."""
+        try:
             worker.taken += self._engine.tend(worker.tender).taken
+        except EngineDown:
+            self._begin_anew(worker)
 
     def _settle(self) -> None:
         worker = self._anyone()[0]
@@ -495,7 +503,7 @@ class Play:
     def _work_off(self, worker: Worker) -> None:
         try:
             self._renew(worker)
-            worker.taken += self._engine.tend(worker.tender).taken
+            self._take_over(worker)
             self._settle_taken(worker)
             for process in list(worker.processes):
                 self._exchange(worker, process)
