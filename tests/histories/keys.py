@@ -73,7 +73,8 @@ def _hold(history: History, life: Life, replacements: Replacements) -> Hold | No
     stored = history.final.jobs.get(life.job)
     if min(numbers, default=1 if stored is None or not stored.claim_number else 0) != 1:
         return None  # nobody saw when it started
-    return Hold(live.start, min([live.end, *(op.t0 for op in life.grants)]), live.by, live.asked)
+    end = min([live.end, *(op.t0 for op in life.grants)])
+    return Hold(live.start, end, live.by, live.asked) if live.start < end else None
 
 
 def sure_life(life: Life, replacements: Replacements | None = None) -> Hold | None:
@@ -87,7 +88,8 @@ def sure_life(life: Life, replacements: Replacements | None = None) -> Hold | No
     asked = min(op.t0 for op in life.adds)
     if replacements is not None:
         ends.append(replacements.first_after(asked, first.t1, life.job))
-    return Hold(first.t1, min(ends, default=NEVER), first, asked)
+    end = min(ends, default=NEVER)
+    return Hold(first.t1, end, first, asked) if first.t1 < end else None
 
 
 def _held_by_the_ended(history: History, adds: Sequence[Op]) -> Iterator[Violation]:

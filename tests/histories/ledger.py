@@ -15,7 +15,7 @@ def effects_happen_once(history: History) -> Iterator[Violation]:
         records = [op for op in ops if isinstance(op.act, Recorded) and op.possible and op.act.value is not None]
         taken_back = any(isinstance(op.act, Recorded) and op.possible and op.act.value is None for op in ops)
         effects = [op for op in ops if isinstance(op.act, Did)]
-        yield from _repeated(key, records, effects)
+        yield from _repeated(key, begins, records, effects)
         if not taken_back:
             yield from _begun_twice(key, begins)
             yield from _forgotten(key, begins, records)
@@ -31,13 +31,15 @@ def _by_key(history: History) -> dict[tuple[str, str], list[Op]]:
     return {at: sorted(ops, key=lambda op: op.t0) for at, ops in found.items()}
 
 
-def _repeated(key: str, records: Sequence[Op], effects: Sequence[Op]) -> Iterator[Violation]:
+def _repeated(key: str, begins: Sequence[Op], records: Sequence[Op], effects: Sequence[Op]) -> Iterator[Violation]:
+    """Find effects of those who could know better: who slept after it had begun may still do it when it wakes."""
     for one, other in pairwise(effects):
         if other.act.once:
             yield Violation("I12", other.act.job, f"{key!r} happened twice and may happen once", (one, other))
     known = next((op for op in records if op.accepted), None)
     for effect in effects:
-        if known is not None and known.before(effect):
+        asked = next((op for op in begins if op.fence == effect.fence), effect)
+        if known is not None and known.before(asked):
             yield Violation("I12", effect.act.job, f"{key!r} happened again after it was recorded", (known, effect))
 
 

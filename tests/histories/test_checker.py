@@ -110,6 +110,11 @@ def plain() -> Tale:
     return Tale().added().claimed(1).succeeded(1).left()
 
 
+def two_claims() -> Tale:
+    """A job that was claimed, given back, and claimed again by another."""
+    return Tale().added().claimed(1).released(1, "p1").claimed(2, "p2")
+
+
 GOOD = {
     "a job that succeeds": plain(),
     "a job that is retried": Tale()
@@ -193,10 +198,26 @@ GOOD = {
     .claimed(1)
     .succeeded(1)
     .left(),
+    "a key whose holder had ended before its producer heard of it": Tale()
+    .added(key="k", until="ended", outcome="unknown")
+    .claimed(1)
+    .succeeded(1)
+    .added(OTHER, key="k", until="ended")
+    .added(key="k", until="ended")
+    .claimed(1, job=OTHER)
+    .succeeded(1, job=OTHER)
+    .left()
+    .left(job=OTHER),
     "an effect that an earlier attempt recorded": plain()
     .did(Began(JOB, fence(1), "step", "mail", first=True), at=(3, 4))
     .did(Did(JOB, fence(1), "step", "mail"), at=(4, 4))
     .did(Recorded(JOB, fence(1), "step", "mail", "sent"), at=(4, 4)),
+    "an effect of one who slept": two_claims()
+    .did(Began(JOB, fence(1), "step", "mail", first=True), at=(3, 4))
+    .did(Recorded(JOB, fence(2), "step", "mail", "sent"), "p2")
+    .did(Did(JOB, fence(1), "step", "mail"))
+    .succeeded(2, "p2")
+    .left(2),
     "an effect that nobody recorded": plain()
     .did(Did(JOB, fence(1), "step", "mail"), at=(4, 4))
     .did(Did(JOB, fence(1), "step", "mail"), at=(5, 5)),
@@ -206,11 +227,6 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_good_history_passes(name: str) -> None:
     assert GOOD[name].found(jumps=(4,) if "clock" in name else ()) == []
-
-
-def two_claims() -> Tale:
-    """A job that was claimed, given back, and claimed again by another."""
-    return Tale().added().claimed(1).released(1, "p1").claimed(2, "p2")
 
 
 BAD = {
