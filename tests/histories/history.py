@@ -18,7 +18,7 @@ NEVER = 2**63 - 1
 Outcome = Literal["ok", "fail", "unknown"]
 
 
-class Add(Struct, frozen=True, tag="add", omit_defaults=True):
+class Add(Struct, frozen=True, gc=False, tag="add", omit_defaults=True):
     """One job of a request.
 
     Attributes:
@@ -39,7 +39,7 @@ class Add(Struct, frozen=True, tag="add", omit_defaults=True):
     told: str = ""
 
 
-class Claimed(Struct, frozen=True, tag="claim", omit_defaults=True):
+class Claimed(Struct, frozen=True, gc=False, tag="claim", omit_defaults=True):
     """A claim that was given out, with what the job had been through and what it may go through."""
 
     job: JobId
@@ -51,7 +51,7 @@ class Claimed(Struct, frozen=True, tag="claim", omit_defaults=True):
     cancel_requested: bool = False
 
 
-class Taken(Struct, frozen=True, tag="take", omit_defaults=True):
+class Taken(Struct, frozen=True, gc=False, tag="take", omit_defaults=True):
     """A claim that was taken over, with its new fence."""
 
     job: JobId
@@ -65,7 +65,7 @@ class Taken(Struct, frozen=True, tag="take", omit_defaults=True):
     cancel_requested: bool = False
 
 
-class Changed(Struct, frozen=True, tag="change", omit_defaults=True):
+class Changed(Struct, frozen=True, gc=False, tag="change", omit_defaults=True):
     """How an attempt ended; `result` is what it gave."""
 
     job: JobId
@@ -77,7 +77,7 @@ class Changed(Struct, frozen=True, tag="change", omit_defaults=True):
     error: str = ""
 
 
-class Altered(Struct, frozen=True, tag="alter", omit_defaults=True):
+class Altered(Struct, frozen=True, gc=False, tag="alter", omit_defaults=True):
     """What an operator did; the state before and after is known from the answer."""
 
     job: JobId
@@ -86,7 +86,7 @@ class Altered(Struct, frozen=True, tag="alter", omit_defaults=True):
     after: State | None = None
 
 
-class Began(Struct, frozen=True, tag="begin", omit_defaults=True):
+class Began(Struct, frozen=True, gc=False, tag="begin", omit_defaults=True):
     """The ledger was asked for a side effect; `value` is what it had."""
 
     job: JobId
@@ -97,7 +97,7 @@ class Began(Struct, frozen=True, tag="begin", omit_defaults=True):
     value: str | None = None
 
 
-class Recorded(Struct, frozen=True, tag="record", omit_defaults=True):
+class Recorded(Struct, frozen=True, gc=False, tag="record", omit_defaults=True):
     """The ledger was told what a side effect gave; None takes back that it was begun."""
 
     job: JobId
@@ -107,21 +107,21 @@ class Recorded(Struct, frozen=True, tag="record", omit_defaults=True):
     value: str | None = None
 
 
-class Noted(Struct, frozen=True, tag="note"):
+class Noted(Struct, frozen=True, gc=False, tag="note"):
     """Progress or log text of a running job."""
 
     job: JobId
     fence: Fence
 
 
-class Bore(Struct, frozen=True, tag="bear"):
+class Bore(Struct, frozen=True, gc=False, tag="bear"):
     """Jobs were added in the name of a running job."""
 
     job: JobId
     fence: Fence
 
 
-class Did(Struct, frozen=True, tag="do"):
+class Did(Struct, frozen=True, gc=False, tag="do"):
     """A side effect happened in the world; `once` says that it must not happen again, whatever becomes of the job."""
 
     job: JobId
@@ -131,26 +131,26 @@ class Did(Struct, frozen=True, tag="do"):
     once: bool = False
 
 
-class Leased(Struct, frozen=True, tag="lease"):
+class Leased(Struct, frozen=True, gc=False, tag="lease"):
     """A lease was given or renewed; `ms` is its length, 0 where it was said before."""
 
     process: str
     ms: int = 0
 
 
-class Voided(Struct, frozen=True, tag="void"):
+class Voided(Struct, frozen=True, gc=False, tag="void"):
     """A process was told that its lease is void."""
 
     process: str
 
 
-class Evicted(Struct, frozen=True, tag="evict"):
+class Evicted(Struct, frozen=True, gc=False, tag="evict"):
     """An operator voided the leases of a worker."""
 
     worker: str
 
 
-class Dead(Struct, frozen=True, tag="dead"):
+class Dead(Struct, frozen=True, gc=False, tag="dead"):
     """A process was reported dead."""
 
     process: str
@@ -165,7 +165,7 @@ Act = (
 )
 
 
-class Op(Struct, frozen=True, omit_defaults=True):
+class Op(Struct, frozen=True, gc=False, omit_defaults=True):
     """One act, by whom, and whether it took effect between `t0` and `t1`."""
 
     t0: int
@@ -196,7 +196,7 @@ class Op(Struct, frozen=True, omit_defaults=True):
         return f"{self.t0 / 1e9:.6f}..{until} {self.process[:12]} {self.outcome} {self.act}"
 
 
-class Stored(Struct, frozen=True, omit_defaults=True):
+class Stored(Struct, frozen=True, gc=False, omit_defaults=True):
     """A job as the store has it when all is over."""
 
     job: JobId

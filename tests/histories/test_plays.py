@@ -36,6 +36,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_histories_with_faults_break_no_invariant(url: str, tmp_path: Path) -> None:
     seed = os.environ.get(SEED, "1")
     line = played(url, tmp_path, seed)
@@ -43,7 +44,7 @@ def test_histories_with_faults_break_no_invariant(url: str, tmp_path: Path) -> N
 
 
 @pytest.mark.torture
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_many_histories_with_faults_break_no_invariant(url: str, tmp_path: Path) -> None:
     for number in range(6):
         folder = tmp_path / str(number)
