@@ -1,12 +1,9 @@
-"""The store cannot be used for a while: the worker keeps what it has finished, and delivers it later.
+"""The store cannot be reached for a while: the worker keeps what it has finished, and delivers it later.
 
 Watch a call be refused in time, and a job that ended meanwhile be neither lost nor run twice.
 """
 
-import sqlite3
-import sys
-from contextlib import closing
-
+from line import line_to
 from stage import Worker, folder, say, stage, tell, until
 
 from penstock import EngineUnavailable, Penstock
@@ -23,26 +20,26 @@ def write_report(city: str) -> str:
 
 
 def main() -> None:
-    with stage(app) as place, Worker() as worker:
-        url = app.settings.url
-        if not url.startswith("sqlite:"):
-            sys.exit("This example locks a file; give a URL of SQLite, or none.")
+    with stage(app) as place:
         job = write_report.enqueue("Paris")
-        until((place / "begun").exists, "it begins")
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            say("another program holds the lock of the file")
+        line = line_to(app.settings.url)
+        with Worker("--url", line.url) as worker, Penstock(line.url) as other:
+            until((place / "begun").exists, "it begins")
+            line.cut()
+            say("the store is cut off")
             (place / "may end").touch()
             until((place / "ended").exists, "it ends")
             say("the job has ended meanwhile")
             try:
-                write_report.enqueue("Rome")
+                other.enqueue(write_report.name, "Rome")
             except EngineUnavailable as error:
                 say(f"a new job is refused: {type(error).__name__}")
             until(lambda: worker.has_logged("tries again"), "the worker notices")
             say("the worker has noticed, and tries again")
-        say("the other program has let go")
-        say(f"result: {job.result(60)}")
+            line.mend()
+            say("the store is back")
+            until(lambda: job.state().is_final, "the result is delivered")
+            say(f"result: {job.result()}")
         tell(job)
 
 

@@ -17,8 +17,8 @@ PAGE = Page(ROOT / "docs" / "how-to" / "when-things-go-wrong.md")
 FOLDER = "examples/failures"
 EXAMPLES = sorted(path.name for path in (ROOT / FOLDER).glob("[0-9]*.py"))
 
-#: What depends on who counts the leases and who hands jobs on, so that each engine has a way of its own to it.
-ON_SERVERS = [("redis", "05_dependency.py"), ("redis", "10_frozen.py"), ("postgres", "09_killed.py")]
+#: What depends on how an engine counts leases, refuses what is late and is reached.
+ON_SERVERS = [("postgres", "09_killed.py"), ("redis", "10_frozen.py"), ("redis", "14_store_cut.py")]
 
 _SECONDS = re.compile(r"^ *\d+\.\d s +", re.MULTILINE)
 
