@@ -3,7 +3,7 @@
 Watch three failures open the breaker, other tasks go on, and all mails go out once the server is back.
 """
 
-from stage import Worker, folder, say, stage, until
+from stage import Worker, folder, say, stage, until, wait_for
 
 from penstock import Penstock
 
@@ -41,7 +41,7 @@ def main() -> None:
         say(f"{tries} mail tried since, and failed")
         (place / "server is down").unlink()
         say("the server is back")
-        until(lambda: all(mail.state().is_final for mail in mails), "all mails are out")
+        wait_for(mails)
         out = sum(mail.state() == "succeeded" for mail in mails)
         failures = sum(mail.info().counters.failures for mail in mails)
         say(f"{out} of {len(mails)} mails are out; failures charged: {failures}; open breakers: {len(app.breakers())}")

@@ -6,7 +6,7 @@ Watch worker 1 end with status 4, its successor claim nothing, and worker 2, whi
 import os
 from pathlib import Path
 
-from stage import Worker, folder, say, stage, tell, until
+from stage import Worker, folder, say, stage, tell, until, wait_for
 
 from penstock import Penstock
 
@@ -33,7 +33,9 @@ def main() -> None:
         for name in ("disk 1", "disk 2"):
             (place / name).symlink_to("/dev/null")  # a disk that always has room
         with Worker(DISK="disk 1") as first:
-            say(keep.enqueue("photo 1").result(60))
+            photo_1 = keep.enqueue("photo 1")
+            wait_for([photo_1])
+            say(photo_1.result())
             (place / "disk 1").unlink()
             (place / "disk 1").symlink_to("/dev/full")
             photo_2 = keep.enqueue("photo 2")
@@ -43,8 +45,10 @@ def main() -> None:
             unfit = until(lambda: [view.info.unfit for view in app.workers() if view.info.unfit], "it says why")
             say(f"{again.name} claims nothing: {unfit[0]}")
             with Worker(DISK="disk 2"):
-                for job in keep.enqueue_many([(f"photo {number}",) for number in range(3, 6)]):
-                    say(job.result(60))
+                others = keep.enqueue_many([(f"photo {number}",) for number in range(3, 6)])
+                wait_for(others)
+                for photo in others:
+                    say(photo.result())
         seen = photo_2.info()
         avoid, since_ms = seen.details.avoid[0], seen.history[0].at_ms
         worker_s, machine_s = (avoid.until_ms - since_ms) / 1000, (avoid.boot_until_ms - since_ms) / 1000

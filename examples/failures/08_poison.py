@@ -6,7 +6,7 @@ Watch the jobs that were in the same process at its first crash succeed all the 
 import ctypes
 import time
 
-from stage import Worker, follow, say, stage, until
+from stage import Worker, follow, say, stage, wait_for
 
 from penstock import Penstock
 
@@ -26,7 +26,7 @@ def main() -> None:
         good = resize.enqueue_many([(f"{number}.png",) for number in range(4)])
         poison = resize.enqueue("broken.png")
         follow(poison)
-        until(lambda: all(job.state().is_final for job in good), "the others are done")
+        wait_for(good)
         done = sum(job.state() == "succeeded" for job in good)
         shared = sum(job.info().counters.crashes for job in good)
         say(f"{done} of {len(good)} others succeeded; {shared} shared its first crash, and then ran alone")

@@ -5,7 +5,7 @@ Watch the producer be told how long to wait, and all orders be done in the end.
 
 import time
 
-from stage import Worker, say, stage, until
+from stage import Worker, say, stage, wait_for
 
 from penstock import JobHandle, Penstock, QueueFull
 
@@ -37,7 +37,7 @@ def main() -> None:
         app.queue("reports").limit(max_jobs=10)
         taken = [enqueue(order) for order in range(ORDERS)]
         say(f"all {len(taken)} orders are taken; refusals: {sum(refused for _, refused in taken)}")
-        until(lambda: all(job.state().is_final for job, _ in taken), "all are done")
+        wait_for(job for job, _ in taken)
         say(f"{sum(job.state() == 'succeeded' for job, _ in taken)} of {len(taken)} are done")
         app.queue("reports").limit(max_jobs=None)
 

@@ -4,7 +4,7 @@ Watch a call be refused in time, and a job that ended meanwhile be neither lost 
 """
 
 from line import line_to
-from stage import Worker, folder, say, stage, tell, until
+from stage import Worker, folder, say, stage, tell, until, wait_for
 
 from penstock import EngineUnavailable, Penstock
 
@@ -38,7 +38,7 @@ def main() -> None:
             say("the worker has noticed, and tries again")
             line.mend()
             say("the store is back")
-            until(lambda: job.state().is_final, "the result is delivered")
+            wait_for([job])
             say(f"result: {job.result()}")
         tell(job)
 

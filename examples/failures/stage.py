@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -125,6 +125,12 @@ def tell(job: JobHandle[Any]) -> None:
     names = ("attempts", "failures", "crashes", "interruptions", "losses")
     counts = [f"{name} {getattr(seen.counters, name)}" for name in names if getattr(seen.counters, name)]
     say(f"{seen.task} is {seen.state}: {', '.join(counts) or 'not tried'}")
+
+
+def wait_for(jobs: Iterable[JobHandle[Any]]) -> None:
+    """Wait until jobs have ended, also if no worker is there yet."""
+    for job in jobs:
+        until(lambda job=job: job.state().is_final, f"{job.task} ends")
 
 
 def until(happens: Callable[[], Any], what: str) -> Any:
