@@ -3,6 +3,8 @@
 Watch it fail once only, because a second attempt could not help, and succeed under the same id.
 """
 
+import json
+
 from stage import Worker, follow, say, stage
 
 from penstock import Penstock
@@ -22,8 +24,9 @@ def main() -> None:
         job = send_receipt.enqueue(7, "ada.example.org")
         follow(job)
         say(f"a person looks: {job.info().error}")
-        app.edit(job.id, args=[7, "ada@example.org"])
-        say(f"corrected, it is {job.state()}")
+        app.edit(job.id, args=[7, "ada@example.org"], by="bob")
+        edit = job.info().details.edits[0]
+        say(f"{edit.by} has corrected it, and it is {job.state()}; kept: {json.loads(edit.envelope)['args']}")
         follow(job)
         say(f"result: {job.result()}")
 
