@@ -142,7 +142,7 @@ def _old_token(job: Any) -> Fence:
 
 
 def _number_begins_anew(bring_back: Callable[..., None]) -> Callable[..., None]:
-    return lambda store, before, job, now: bring_back(store, before, replace(job, claim_number=0), now)
+    return lambda store, before, job, *rest: bring_back(store, before, replace(job, claim_number=0), *rest)
 
 
 def _take_and_let_run(take: Callable[..., Any]) -> Callable[..., Any]:

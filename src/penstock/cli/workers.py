@@ -137,8 +137,8 @@ def record(ctx: click.Context, as_json: bool) -> None:
     elif not tasks:
         click.echo("No worker has told of any job in the last hour.", err=True)
     else:
-        columns = ("task", *(Column(name, whole=True, right=True) for name in ("done", "failed", "run", "queue")))
-        show_table(columns, [_task_row(name, one) for name, one in tasks])
+        figures = [Column(name, whole=True, right=True) for name in ("done", "failed", "run", "queue")]
+        show_table([Column("task"), *figures], [_task_row(name, one) for name, one in tasks])
 
 
 def _task_document(name: str, one: TaskRecord) -> dict[str, object]:
