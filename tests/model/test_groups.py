@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from penstock.model.groups import GROUP_LENGTH, group_of
-from penstock.model.job import ErrorInfo
+from penstock.model.job import ErrorInfo, Evidence
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.settle import settle
 from tests.model.test_settle import claim
@@ -26,6 +26,15 @@ def test_failure_without_an_exception_goes_by_its_kind() -> None:
     crashed, lost = ErrorInfo("crashed", message="killed by signal 9"), ErrorInfo("lost")
     assert group_of("mail", "send", crashed) == group_of("mail", "send", replace(crashed, message="status 3"))
     assert group_of("mail", "send", crashed) != group_of("mail", "send", lost)
+
+
+def test_crashes_go_by_the_signal_or_status_that_ended_the_process() -> None:
+    killed, again, fault = (
+        replace(ErrorInfo("crashed"), evidence=Evidence(status, log=log))
+        for status, log in ((-9, "a"), (-9, "b"), (-11, "a"))
+    )
+    assert group_of("mail", "send", killed) == group_of("mail", "send", again)
+    assert group_of("mail", "send", killed) != group_of("mail", "send", fault)
 
 
 def test_only_the_error_that_buries_a_job_names_its_group() -> None:

@@ -13,9 +13,9 @@ GROUP_LENGTH = 12
 def group_of(queue: str, task: str, error: ErrorInfo) -> str:
     """Give the id of the group of jobs that were buried with such an error.
 
-    It follows from the queue, the task, the exception's class (else the kind of the error) and the function in which it
-    was raised. Neither messages nor lines count: messages name what differs from job to job, and lines move with every
-    edit. It is the same in every store.
+    It follows from the queue, the task, the exception's class and the function in which it was raised; where there is
+    none, from the kind of the error and the signal or exit status that ended the process. Neither messages nor lines
+    count: messages name what differs from job to job, and lines move with every edit. It is the same in every store.
 
     >>> one = ErrorInfo("failed", type="builtins.ValueError", message="7 is odd", where="shop.jobs:check")
     >>> other = ErrorInfo("failed", type="builtins.ValueError", message="9 is odd", where="shop.jobs:check")
@@ -24,7 +24,10 @@ def group_of(queue: str, task: str, error: ErrorInfo) -> str:
     """
     import hashlib  # slow to import, and seldom needed
 
-    alike = "\0".join((queue, task, error.type or error.kind, error.where))
+    how = error.type or error.kind
+    if not error.type and error.evidence is not None:
+        how = f"{how} {error.evidence.status}"
+    alike = "\0".join((queue, task, how, error.where))
     return hashlib.sha1(alike.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()[:GROUP_LENGTH]
 
 
