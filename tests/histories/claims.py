@@ -60,10 +60,17 @@ def _after_its_end(life: Life) -> Iterator[Violation]:
 
 
 def _void_since(history: History) -> dict[str, Op]:
-    """Give by whom it was first heard that the lease of a process is void."""
+    """Give by whom it was first heard that the lease of a process is void for good.
+
+    Who asks before its lease was given hears the same, and is given one after.
+    """
+    given: dict[str, int] = {}
+    for op in history.leases:
+        if isinstance(op.act, Leased) and op.act.ms and op.possible:
+            given[op.act.process] = max(op.t1, given.get(op.act.process, 0))
     void: dict[str, Op] = {}
     for op in history.leases:
-        if isinstance(op.act, Voided) and op.accepted:
+        if isinstance(op.act, Voided) and op.accepted and given.get(op.act.process, 0) < op.t0:
             known = void.get(op.act.process)
             void[op.act.process] = op if known is None or op.t1 < known.t1 else known
     return void

@@ -158,6 +158,13 @@ GOOD = {
     .claimed(3)
     .succeeded(3)
     .left(3),
+    "a lease that was asked for before it was given": Tale()
+    .added()
+    .did(Voided("p1"), "p1")
+    .did(Leased("p1", 30_000), "w")
+    .claimed(1)
+    .succeeded(1)
+    .left(),
     "a claim of an evicted worker": Tale()
     .added()
     .did(Leased("p1", 30_000), "w")
