@@ -78,4 +78,5 @@ _KINDS: dict[Callable[[random.Random, str], Any], int] = {
 
 def _alteration(dice: random.Random) -> Alteration:
     several: list[Alteration] = [Cancel(), Cancel(), Kick(), Kick(), Upgrade(), Upgrade()]
-    return dice.choice([*several, Bury(), Delete(), Edit(priority=dice.randint(0, 3)), Reschedule(delay_ms=100)])
+    several += [Kick(delay_ms=50), Kick(trial=True), Edit(priority=dice.randint(0, 3)), Reschedule(delay_ms=100)]
+    return dice.choice([*several, Bury(), Delete()])

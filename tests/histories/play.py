@@ -482,7 +482,7 @@ class Play:
 
     def _alteration(self) -> Alteration:
         several: list[Alteration] = [Cancel(), Cancel(), Kick(), Upgrade(), Edit(priority=1), Reschedule(delay_ms=100)]
-        return self._dice.choice([*several, Bury(), Delete()])
+        return self._dice.choice([*several, Bury(), Delete(), Kick(delay_ms=100), Kick(trial=True)])
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
