@@ -7,6 +7,7 @@ dies at each point once after each other point at which the last one died: what 
 
 import functools
 import os
+import random
 import signal
 import sys
 import threading
@@ -19,8 +20,8 @@ from tests.torture.records import folder, store_url
 
 #: A file with the names of the points at which processes shall die; each reads it when it starts.
 ARMED = "armed"
-#: Set where they shall die in pairs.
-IN_PAIRS = "CRASHPOINTS_IN_PAIRS"
+#: Set where they shall die in pairs; not at every one that they could, so that they also come to the later points.
+IN_PAIRS, ODDS_IN_PAIRS = "CRASHPOINTS_IN_PAIRS", 0.3
 #: The folder in which each point that was hit has a file, and the point that was hit last.
 HIT, LAST = "points", "last-point"
 
@@ -80,7 +81,7 @@ def play(role: str) -> None:
 def reach(when: str, act: str) -> None:
     """Die here, if this process is the first that comes here."""
     point = f"{_role}: {when} {act}"
-    if point not in _armed():
+    if point not in _armed() or (IN_PAIRS in os.environ and random.random() > ODDS_IN_PAIRS):
         return
     try:
         os.close(os.open(hit_file(folder(), point, _last()), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
