@@ -107,11 +107,14 @@ class ServerProcess(ABC):
             return
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(self.pid, signal.SIGSTOP)  # so that it starts no more
+        deadline = time.monotonic() + DEADLINE_S
+        while state_of(self.pid) not in ("T", "Z", "X", None):  # it may be about to start one
+            assert time.monotonic() < deadline, f"{self.pid} did not stop"
+            time.sleep(0.001)
         children = children_of(self.pid)
         _send(signal.SIGKILL, [*children, self.pid])
         self._process.wait()
         self._process = None
-        deadline = time.monotonic() + DEADLINE_S
         while any(state_of(child) not in ("Z", "X", None) for child in children):
             assert time.monotonic() < deadline, f"{children} outlived SIGKILL"
             time.sleep(0.01)
