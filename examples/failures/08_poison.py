@@ -15,6 +15,7 @@ app = Penstock()
 
 @app.task
 def resize(picture: str) -> str:
+    print(f"reading {picture}", flush=True)
     if picture == "broken.png":
         ctypes.string_at(0)  # stands for a fault in a C extension
     time.sleep(0.2)
@@ -26,6 +27,8 @@ def main() -> None:
         good = resize.enqueue_many([(f"{number}.png",) for number in range(4)])
         poison = resize.enqueue("broken.png")
         follow(poison)
+        evidence = poison.info().history[-1].evidence
+        say(f"last line that it printed: {evidence and evidence.log.strip()}")
         wait_for(good)
         done = sum(job.state() == "succeeded" for job in good)
         shared = sum(job.info().counters.crashes for job in good)

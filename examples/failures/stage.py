@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,26 +65,28 @@ class Worker:
         self._program.wait()
 
     def freeze(self) -> None:
-        """Stop it and its processes where they are."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        """Stop its supervisor, which renews its lease."""
+        self._program.send_signal(signal.SIGSTOP)
 
     def thaw_processes(self) -> None:
         """Let those go on that run jobs; the supervisor, which would end what is late, sleeps on."""
-        for pid in self._pids()[1:]:
-            os.kill(pid, signal.SIGCONT)
+        self._resume(self._processes())
 
     def thaw(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._resume([*self._processes(), self._program.pid])
 
     def wait(self) -> int:
         """Wait until it has ended by itself, and give its exit status."""
         return self._program.wait(PATIENCE_S)
 
-    def _pids(self) -> list[int]:
+    def _processes(self) -> list[int]:
         pid = self._program.pid
-        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def _resume(self, pids: list[int]) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +118,8 @@ def say_failures(job: JobHandle[Any], told: int = 0) -> int:
     news = job.info().history[told:]
     for error in news:
         say(f"attempt {error.attempt} {error.kind}, class {error.failure_class}: {error.message}")
+        if error.evidence is not None:
+            say(f"    likely cause: {error.evidence.cause}")
     return len(news)
 
 
