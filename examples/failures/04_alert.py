@@ -40,7 +40,7 @@ def main() -> None:
         with Worker(PENSTOCK_ALERTS=f"json://127.0.0.1:{chat.server_port}"):
             message = messages.get(timeout=PATIENCE_S)
             say(message["title"])
-            for line in message["message"].splitlines():
+            for line in filter(None, message["message"].splitlines()):
                 say(f"    {line}")
         chat.shutdown()
 
