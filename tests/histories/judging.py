@@ -50,7 +50,7 @@ def _keep(folder: Path, engine: str, seed: str) -> Path:
     kept = KEPT / f"{engine}-{seed}"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    for name in (reading.FOLDER, reading.FINAL, reading.JUMPS):
+    for name in (reading.FOLDER, reading.FINAL, reading.JUMPS, "log"):
         if (folder / name).is_dir():
             shutil.copytree(folder / name, kept / name)
         elif (folder / name).exists():

@@ -54,12 +54,17 @@ class Asked(Struct, frozen=True, tag="ask", omit_defaults=True):
     beat: int = 0
 
 
-class Answered(Struct, frozen=True, tag="answer"):
-    """All that is known of a call's acts; those that it added were not asked for by name."""
+class Answered(Struct, frozen=True, tag="answer", omit_defaults=True):
+    """All that is known of a call's acts; those that it added were not asked for by name.
+
+    Attributes:
+        error: what was raised in place of an answer.
+    """
 
     call: int
     t1: int
     told: list[Told]
+    error: str = ""
 
 
 class Log:
@@ -76,8 +81,8 @@ class Log:
         self._write(Asked(call, self._now_ns(), process, acts, beat))
         return call
 
-    def answer(self, call: int, told: list[Told]) -> None:
-        self._write(Answered(call, self._now_ns(), told))
+    def answer(self, call: int, told: list[Told], error: str = "") -> None:
+        self._write(Answered(call, self._now_ns(), told, error))
 
     def tell(self, process: str, act: Act) -> None:
         """Write down something that happened here and now."""
@@ -119,12 +124,12 @@ class Verb:
         call = self._log.ask(process, acts, self.beat_of(*given))
         try:
             answer = do()
-        except EngineUnavailable:
-            self._log.answer(call, [("unknown", act) for act in acts])
+        except EngineUnavailable as error:
+            self._log.answer(call, [("unknown", act) for act in acts], repr(error))
             raise
         except Exception as error:
             void: list[Told] = [("ok", Voided(process))] if isinstance(error, LeaseLost) else []
-            self._log.answer(call, [*void, *(("fail", act) for act in acts)])
+            self._log.answer(call, [*void, *(("fail", act) for act in acts)], repr(error))
             raise
         self._log.answer(call, self.told(acts, answer, *given))
         return answer
