@@ -1,7 +1,7 @@
 """Numbers of lines and policies, as one engine knows them."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,8 +23,15 @@ class LineKey(NamedTuple):
     rank: int
 
 
+_T = TypeVar("_T")
+
+
 class Catalog:
-    """Looks lines and policies up once; they are never changed, and within an epoch no number is given again."""
+    """Looks lines and policies up once; they are never changed, and within an epoch no number is given again.
+
+    What is known may be forgotten at any time, also by the very call that looks the rest up: its connection may be the
+    first to a server that began anew. So answers are put together apart from what is known.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,50 +52,54 @@ class Catalog:
     def lines(self, keys: list[LineKey]) -> list[int]:
         """Give the numbers of lines, made where they are missing."""
         known = self._lines
-        try:
-            return [known[key] for key in keys]
-        except KeyError:
-            self._make_lines(list(dict.fromkeys(key for key in keys if key not in known)))
-        return [known[key] for key in keys]
+        while True:
+            try:
+                return [known[key] for key in keys]
+            except KeyError:
+                self._make_lines(list(dict.fromkeys(key for key in keys if key not in known)))
 
     def line(self, key: LineKey) -> int:
         return self.lines([key])[0]
 
     def line_keys(self, numbers: set[int]) -> dict[int, LineKey]:
         """Give what lines stand for."""
-        known = self._line_keys
-        missing = numbers - known.keys()
+        found = _known_of(numbers, self._line_keys)
+        missing = numbers - found.keys()
         if missing:
-            for row in self._store.rows("line_keys", wire.ints(list(missing))):
-                known[row[0]] = LineKey(*row[1:])  # a draft of the line, it may be, so no number for this key
-            if numbers - known.keys():
-                raise StoreCorrupt(f"The store has jobs in lines {numbers - known.keys()}, which it does not know.")
-        return known
+            rows = self._store.rows("line_keys", wire.ints(list(missing)))
+            told = {row[0]: LineKey(*row[1:]) for row in rows}  # drafts of lines, it may be, so no numbers for keys
+            self._line_keys.update(told)
+            found.update(told)
+            if numbers - found.keys():
+                raise StoreCorrupt(f"The store has jobs in lines {numbers - found.keys()}, which it does not know.")
+        return found
 
     def policies_of(self, jobs: Iterable[NewJob | Job]) -> list[int]:
         """Give the numbers of the policies of jobs, made where they are missing."""
         values = [job.policy for job in jobs]
         known = self._policies
-        try:
-            return [known[value] for value in values]
-        except KeyError:
-            for value in dict.fromkeys(values):
-                if value not in known:
-                    self._make_policy(value)
-        return [known[value] for value in values]
+        while True:
+            try:
+                return [known[value] for value in values]
+            except KeyError:
+                for value in dict.fromkeys(values):
+                    if value not in known:
+                        self._make_policy(value)
 
     def policy_values(self, numbers: set[int]) -> dict[int, Policy]:
         """Give policies by their numbers."""
-        known = self._policy_values
-        missing = numbers - known.keys()
+        found = _known_of(numbers, self._policy_values)
+        missing = numbers - found.keys()
         if missing:
-            for number, body in self._store.rows("policy_bodies", wire.ints(list(missing))):
-                known[number] = policy_in(body)
-            if numbers - known.keys():
+            rows = self._store.rows("policy_bodies", wire.ints(list(missing)))
+            told = {number: policy_in(body) for number, body in rows}
+            self._policy_values.update(told)
+            found.update(told)
+            if numbers - found.keys():
                 raise StoreCorrupt(
-                    f"The store has jobs with policies {numbers - known.keys()}, which it does not know."
+                    f"The store has jobs with policies {numbers - found.keys()}, which it does not know."
                 )
-        return known
+        return found
 
     def _make_lines(self, keys: list[LineKey]) -> None:
         values = (
@@ -117,3 +128,7 @@ class Catalog:
 
         number = self._store.step(make)
         self._policies[value], self._policy_values[number] = number, value
+
+
+def _known_of(numbers: set[int], known: dict[int, _T]) -> dict[int, _T]:
+    return {number: value for number in numbers if (value := known.get(number)) is not None}
