@@ -140,7 +140,8 @@ def read_alerts(value: object) -> tuple[Alert, ...]:
         fields = entry if isinstance(entry, Mapping) else {"url": entry}
         unknown = sorted(map(str, fields.keys() - set(_FIELDS)))
         if unknown:
-            raise TaskInvalid(f"an entry names {unknown[0]!r}, which an alert has not; it has {', '.join(_FIELDS)}.")
+            named = "a URL" if "://" in unknown[0] else repr(unknown[0])
+            raise TaskInvalid(f"an entry names {named}, which an alert has not; it has {', '.join(_FIELDS)}.")
         found.append(read_alert(**{"url": None, **fields}))
     return tuple({alert.id: alert for alert in found}.values())
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.client import Penstock
 from penstock.dependencies import BREAKERS, read_breakers
 from penstock.engines.memory.engine import MemoryEngine
-from penstock.model.breaker import Breaker, Terms
+from penstock.model.breaker import Breaker, Terms, opened
 from penstock.model.errors import EngineDown, TaskInvalid
 from penstock.model.job import Claim, ErrorInfo
 from penstock.model.outcome import Ending, Outcome
+from penstock.model.retry import Policy
 from penstock.model.states import State
 from penstock.worker import breakers as module
 from penstock.worker.breakers import Breakers
@@ -155,7 +157,7 @@ def test_a_job_that_tries_and_is_given_back_lets_another_try_at_once(place: Plac
 
 def test_a_job_that_waits_for_two_dependencies_tries_when_both_may_be_tried(place: Place) -> None:
     process = place.process(needs={"thread.give": ("smtp", "crm")})
-    crm = msgspec_replace(REFUSED, failure="dependency:crm")
+    crm = failed_of("dependency:crm")
     for _ in range(3):
         process.judge(give(), REFUSED, NOW)
     for _ in range(5):
@@ -168,11 +170,58 @@ def test_a_job_that_waits_for_two_dependencies_tries_when_both_may_be_tried(plac
     assert read_breakers(place.engine) == {}
 
 
-def msgspec_replace(outcome: Outcome, failure: str) -> Outcome:
-    from msgspec.structs import replace
+def failed_of(failure: str) -> Outcome:
+    assert REFUSED.error is not None
+    return msgspec.structs.replace(REFUSED, error=msgspec.structs.replace(REFUSED.error, failure=failure))
 
-    assert outcome.error is not None
-    return replace(outcome, error=replace(outcome.error, failure=failure))
+
+def test_a_job_that_was_to_try_and_never_started_lets_another_try_at_once(place: Place) -> None:
+    job = trying(place)
+    place.one.gave_back(job, NOW + 10_000)
+    assert place.smtp.probe == ""
+    other = give()
+    assert place.one.lets_through(other, NOW + 10_000)
+    place.one.gave_back(job, NOW + 10_000)
+    assert place.smtp.probe == other.id, "it has no say any more"
+
+
+@pytest.mark.parametrize(
+    "outcome", [SUCCESS, REFUSED, Outcome(ending=Ending.RELEASED)], ids=lambda one: str(one.ending)
+)
+def test_what_a_person_opened_meanwhile_no_job_that_tries_closes(place: Place, outcome: Outcome) -> None:
+    job = trying(place)
+    Penstock(engine=place.engine).dependency("smtp").open("maintenance")
+    place.one.look()
+    place.one.judge(job, outcome, NOW + 11_000)
+    assert (place.smtp.reason, place.smtp.probe_ms) == ("maintenance", None)
+
+
+def test_a_job_that_may_start_once_is_buried_with_its_own_error(place: Place) -> None:
+    place.suffer(3)
+    job = claim("thread.give", 1, policy=Policy(max_attempts=1, max_crashes=0))
+    assert place.one.judge(job, REFUSED, NOW) == REFUSED
+
+
+def test_a_job_that_is_to_be_buried_whatever_it_failed_of_is_not_given_back(place: Place) -> None:
+    place.suffer(3)
+    done = msgspec.structs.replace(REFUSED, verdict="bury")
+    assert place.one.judge(give(), done, NOW) == done
+
+
+def test_of_two_dependencies_both_are_tried_or_neither(place: Place) -> None:
+    class Contested(Through):
+        """Another worker lets a job try `smtp` just before this one would."""
+
+        def share(self, kind: str, key: str, value: bytes | None, was: bytes | None) -> bool:
+            return key != "smtp" and bool(self.engine.share(kind, key, value, was))
+
+    for name in ("crm", "smtp"):
+        data = msgspec.json.encode(opened(Terms(), ("thread.give",), "refused", 0, 1.0))
+        place.engine.share(BREAKERS, name, data, None)
+    process = place.process(Contested(place.engine))
+    process.look()
+    assert not process.lets_through(give(), NOW)
+    assert read_breakers(place.engine)["crm"].probe == ""
 
 
 def test_a_store_that_cannot_be_reached_leaves_what_was_known_and_is_left_alone(

@@ -167,7 +167,7 @@ def test_daemon_of_a_job_ends_with_the_job(child: Stage, row: str, caplog: pytes
     before = given(child, "process.where")
     program = given(child, f"process.{row}")
     await_true(lambda: not lives(program))
-    assert "programs were left running, which are ended: sleep 1000" in caplog.text
+    assert "programs were left running, which are ended: sleep (process " in caplog.text
     assert given(child, "process.where") != before
 
 

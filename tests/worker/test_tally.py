@@ -176,6 +176,36 @@ def test_a_store_that_cannot_be_reached_makes_nobody_unfit(place: Place) -> None
     assert place.tally("w", Down(place.engine)).unfit() is None
 
 
+def test_what_was_found_last_holds_while_the_store_cannot_be_read(place: Place) -> None:
+    class Shaky(Through):
+        down = False
+
+        def shared(self, kind: str) -> dict[str, bytes]:
+            if self.down:
+                raise EngineDown("gone")
+            return dict(self.engine.shared(kind))
+
+    shaky = Shaky(place.engine)
+    tally = place.tally("w", shaky)
+    Penstock(engine=place.engine).quarantine("w", reason="its disk is dying")
+    found = tally.unfit()
+    shaky.down = True
+    assert found is not None
+    assert tally.unfit() == found
+
+
+def test_a_record_of_very_many_tasks_is_one_of_the_busiest(place: Place) -> None:
+    tally = place.tally("w")
+    for number in range(3000):
+        held = claim(TASK, 1, task=f"a task with a rather long name, number {number}")
+        times = 2 if number == 2999 else 1
+        tally.count([(held, DONE, settle(held, DONE, 0.0))] * times, 1000)
+    assert tally.unfit() is None
+    kept = place.records["process of w"].tasks
+    assert 100 < len(kept) < 3000
+    assert "a task with a rather long name, number 2999" in kept
+
+
 def test_others_are_asked_after_the_checks_and_do_not_keep_a_process_waiting() -> None:
     told, word = list[str | None](), list[str | None]([None])
     fitness = Fitness({}, 0.01, told.append, lambda: word[0])

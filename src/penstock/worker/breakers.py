@@ -92,12 +92,22 @@ class Breakers:
     def lets_through(self, claim: Claim, now_ms: int) -> bool:
         """Say whether this job tries its dependencies, or another worker was faster."""
         needed = [(name, breaker) for name, breaker in self._open.items() if claim.task in breaker.tasks]
+        if not all(breaker.may_be_tried(now_ms) for _, breaker in needed):
+            return False
         for name, breaker in needed:
-            if not breaker.may_be_tried(now_ms) or not self._change(name, let_through(breaker, claim.id, now_ms)):
+            if not self._change(name, let_through(breaker, claim.id, now_ms)):
+                self.gave_back(claim, now_ms)
                 return False
             log.info("job %s of %s tries whether %s works again", claim.id, claim.task, name)
-            self._probes.setdefault(claim.id, []).append(name)
+            self._probes[claim.id] = [*self._probes.get(claim.id, ()), name]
         return True
+
+    def gave_back(self, claim: Claim, now_ms: int) -> None:
+        """Let another job try what this one was to try, as it has not started."""
+        for name in self._probes.pop(claim.id, ()):
+            breaker = self._open.get(name)
+            if breaker is not None and breaker.probe == claim.id:
+                self._change(name, replace(breaker, probe="", probe_ms=now_ms))
 
     # -- after a job --------------------------------------------------------------------------------------------------
 
@@ -106,7 +116,7 @@ class Breakers:
         failed = _failed_for_want_of(outcome)
         tried = self._probes.pop(claim.id, [])
         for name in tried:
-            self._judge_probe(name, failed, outcome, now_ms)
+            self._judge_probe(name, claim, failed, outcome, now_ms)
         if failed is None:
             if outcome.ending is Ending.SUCCEEDED:
                 for name in self._needs.get(claim.task, ()):
@@ -115,16 +125,19 @@ class Breakers:
         self._needs.setdefault(claim.task, set()).add(failed)
         if failed in self._open or failed in tried:
             self._join(failed)
-            return _free_of_charge(outcome)
+            return outcome if claim.terms.at_most_once else _free_of_charge(outcome)
         self._failures[failed] += 1
         if self._failures[failed] >= self._terms_of(failed).after:
             self._trip(failed, outcome, now_ms)
         return outcome
 
-    def _judge_probe(self, name: str, failed: str | None, outcome: Outcome, now_ms: int) -> None:
-        """Close the breaker, unless the job failed of it again, or did not get so far."""
+    def _judge_probe(self, name: str, claim: Claim, failed: str | None, outcome: Outcome, now_ms: int) -> None:
+        """Close the breaker, unless the job failed of it again, or did not get so far.
+
+        A person may have opened it anew meanwhile, or another job tries by now: then this one has no say.
+        """
         breaker = self._open.get(name)
-        if breaker is None:
+        if breaker is None or breaker.probe != claim.id:
             return
         if failed == name or outcome.ending is Ending.TIMED_OUT:
             again = failed_again(breaker, self._terms_of(name), _reason(outcome), now_ms, random.random())
@@ -182,6 +195,8 @@ class Breakers:
             self._take_in(self._engine.shared(BREAKERS))
         except EngineUnavailable as error:
             self._give_up(error)
+        except ValueError as error:
+            log.error("the circuit breaker of %s cannot be kept: %s", name, error)
         return False
 
     def _give_up(self, error: EngineUnavailable) -> None:
@@ -202,8 +217,8 @@ class Breakers:
 
 
 def _failed_for_want_of(outcome: Outcome) -> str | None:
-    """Give the dependency that a failure is put down to."""
-    return None if outcome.error is None else dependency_of(outcome.error.failure)
+    """Give the dependency that a failure is put down to; a job that is to be buried has done all that it will do."""
+    return None if outcome.error is None or outcome.verdict == "bury" else dependency_of(outcome.error.failure)
 
 
 def _reason(outcome: Outcome) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.loading import import_fault, load_app
-from penstock.model.job import Claim, Progress
+from penstock.model.job import Claim, Fence, Progress
 from penstock.model.outcome import Outcome
 from penstock.worker import stacks
 from penstock.worker.board import Board
@@ -75,11 +75,12 @@ def main(descriptor: int, board: int, parent: int) -> int:
     capture_job_logs()
     overhear_prints(shown.say)
     premises = Premises()
+    delivery = _Delivery(channel, premises)
     around = Surroundings(
         tasks=app.tasks,
         board=shown,
         notes=_Voice(channel, shown),
-        deliver=lambda _runner, _claim, outcome: _deliver(channel, premises, outcome),
+        deliver=delivery.take,
         home=app,
         failures=app.failures.alone(),
     )
@@ -87,7 +88,7 @@ def main(descriptor: int, board: int, parent: int) -> int:
     slot = plain.take_this_thread()
     channel.send(Hello(url="", tasks={}))
     threading.Thread(
-        target=_Line(channel, plain, around, premises).take_all, args=(early,), name="penstock-line", daemon=True
+        target=_Line(channel, plain, around, delivery).take_all, args=(early,), name="penstock-line", daemon=True
     ).start()
     slot.serve()
     return 0
@@ -105,8 +106,20 @@ class _Voice:
         self._channel.send(Noted(progress, log[-LONGEST_LOG:]))
 
 
-def _deliver(channel: Channel, premises: Premises, outcome: Outcome) -> None:
-    channel.send(Ended(outcome, premises.tidy()))
+class _Delivery:
+    """Tells how jobs ended, each after what it has changed here was looked at.
+
+    Attributes:
+        last: the fence of the job that was told of last.
+    """
+
+    def __init__(self, channel: Channel, premises: Premises) -> None:
+        self._channel, self.premises = channel, premises
+        self.last: Fence | None = None
+
+    def take(self, _runner: Runner, claim: Claim, outcome: Outcome) -> None:
+        self._channel.send(Ended(outcome, self.premises.tidy()))
+        self.last = claim.fence
 
 
 class _Line:
@@ -115,8 +128,8 @@ class _Line:
     An order to stop may overtake its job on the way to the slot, so it stands until the next job comes.
     """
 
-    def __init__(self, channel: Channel, plain: ThreadRunner, around: Surroundings, premises: Premises) -> None:
-        self._channel, self._plain, self._around, self._premises = channel, plain, around, premises
+    def __init__(self, channel: Channel, plain: ThreadRunner, around: Surroundings, delivery: _Delivery) -> None:
+        self._channel, self._plain, self._around, self._delivery = channel, plain, around, delivery
         self._runner: Runner = plain
         self._loop: Runner | None = None
         self._stops: list[AskToStop | Interrupted] = []
@@ -145,15 +158,18 @@ class _Line:
             messages = self._channel.receive() if poll.poll(CHECK_EVERY_S * 1000) else []
             if messages is None:
                 return
-            self._end_with_threads()
+            if not any(isinstance(message, Run) for message in messages):
+                self._end_with_threads()
             for message in messages:
                 self._take(message)
             self._runner.check(time.monotonic_ns())
             self._apply_stops()
 
     def _end_with_threads(self) -> None:
-        """End this child when no job runs and the last one has left threads that go on; its worker starts another."""
-        if self._claim is None or self._around.board.running() or not (names := self._premises.lingers()):
+        """End this child when the last job was told of and has left threads that go on; its worker starts another."""
+        if self._claim is None or self._delivery.last != self._claim.fence:
+            return
+        if not (names := self._delivery.premises.lingers()):
             return
         log.warning(
             "child process %d ends, because job %s has left threads running: %s", os.getpid(), self._claim.id, names

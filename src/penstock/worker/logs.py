@@ -31,8 +31,10 @@ def overhear_prints(say: Callable[[int, str], None]) -> None:
     Args:
         say: takes the token of a job and what it wrote.
     """
-    sys.stdout = cast("TextIO", Overheard(sys.stdout, say))
-    sys.stderr = cast("TextIO", Overheard(sys.stderr, say))
+    if sys.stdout is not None:  # closed by whoever started the worker
+        sys.stdout = cast("TextIO", Overheard(sys.stdout, say))
+    if sys.stderr is not None:
+        sys.stderr = cast("TextIO", Overheard(sys.stderr, say))
 
 
 class Overheard:

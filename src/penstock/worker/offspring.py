@@ -75,7 +75,9 @@ def lives(pid: int) -> bool:
 
 
 def command_of(pid: int) -> str:
-    return _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()[:200] or "its command is not told"
+    """Name the program that a process runs, without its arguments: there may be a password among them."""
+    program = _text(f"/proc/{pid}/cmdline").partition("\0")[0]
+    return os.path.basename(program)[:100] or "its program is not told"
 
 
 def _entries(folder: str) -> list[str]:

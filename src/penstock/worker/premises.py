@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from penstock.worker.offspring import command_of, lives, uncollected
@@ -61,6 +61,7 @@ class Premises:
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
         self._descriptors = [_identity(number) for number in range(3)]
         self._threads = set(threading.enumerate())
+        self._programs = frozenset(uncollected(os.getpid()))
         self._lingering: dict[threading.Thread, int] = {}
 
     def tidy(self) -> str:
@@ -104,7 +105,7 @@ class Premises:
             self._restore_environment()
         if (handlers := _handlers()) != self._handlers and not self._restore_handlers(handlers):
             yield "its handlers of signals were changed"
-        if living := _programs():
+        if living := _programs(self._programs):
             yield living
 
     def _returns(self) -> bool:
@@ -147,13 +148,13 @@ class Premises:
         self._lingering = {thread: self._lingering.get(thread, now_ns) for thread in left}
 
 
-def _programs() -> str:
-    """Name the programs that a job has left running; one system call where there is none."""
+def _programs(known: Collection[int]) -> str:
+    """Name the programs that a job has left running, beside those of the application; one system call for none."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return ""
-    all_of_them = uncollected(os.getpid())
+    all_of_them = [pid for pid in uncollected(os.getpid()) if pid not in known]
     living = [pid for pid in all_of_them if lives(pid) and pid not in _helpers_of_python()]
     if not living:
         return "too many programs have ended uncollected" if len(all_of_them) > MOST_UNCOLLECTED else ""

@@ -217,9 +217,7 @@ class Process:
             tally=tally,
             max_jobs=self._plan.max_jobs,
         )
-        self._fitness = Fitness(
-            app.health_checks, self._plan.health_ms / 1000, self._tell_fitness, self._asking_others(tally)
-        )
+        self._fitness = Fitness(app.health_checks, self._plan.health_ms / 1000, self._tell_fitness, tally.unfit)
         if self._quiet or not self._fitness.is_fit:
             self._pump.wish(Wish.QUIET)
         self._fitness.begin()
@@ -272,17 +270,6 @@ class Process:
             self._tally.tell()
         except EngineError as error:
             log.debug("what this process did is not told to the others: %s", error)
-
-    @staticmethod
-    def _asking_others(tally: Tally) -> Callable[[], str | None]:
-        def ask() -> str | None:
-            try:
-                return tally.unfit()
-            except EngineError as error:
-                log.warning("whether this worker is in quarantine cannot be read: %s", error)
-                return None
-
-        return ask
 
     def _unfit(self, reason: str) -> None:
         assert self._fitness is not None

@@ -101,7 +101,7 @@ class Pump:
         self._lane_of = {id(lane.runner): lane for lane in self._lanes.values()}
         self._board, self._notes, self._groups, self._hints = board, notes, groups, hints
         self._unfit, self._left, self._breakers, self._tally = unfit, max_jobs, breakers, tally
-        self._began_ns = self._busy_ns = 0
+        self._began_ns = self._busy_ns = self._waited_ns = 0
         self._worker, self._boot = worker, boot
         self._told_ms = self._told_ns = 0
         self._journal = Journal()
@@ -167,7 +167,9 @@ class Pump:
             self._store_notes()
             if self._has_reason():
                 self._exchange()
-            self._busy_ns = self._busy_ns + time.monotonic_ns() - self._began_ns if self.held else 0
+            self._busy_ns += time.monotonic_ns() - self._began_ns
+            if not self.held:
+                self._busy_ns = self._waited_ns = 0
         self._board.set_state(BoardState.ENDED)
 
     def _done(self) -> bool:
@@ -245,6 +247,9 @@ class Pump:
         for lane in self._lanes.values():
             returned = lane.withdraw_stalled(now_ns) if self._wish is Wish.WORK else lane.withdraw()
             self._settle_all(returned, RETURNED)
+            if self._breakers is not None:
+                for claim in returned:
+                    self._breakers.gave_back(claim, self._now_ms())
             if self._left is not None:
                 self._left += len(returned)
 
@@ -293,8 +298,8 @@ class Pump:
         answer = self._insist([change for _, _, change in settled], want)
         if settled and self._tally is not None:
             now_ns = time.monotonic_ns()
-            self._tally.count(settled, self._busy_ns + now_ns - self._began_ns)
-            self._busy_ns, self._began_ns = 0, now_ns
+            self._tally.count(settled, self._busy_ns + now_ns - self._began_ns - self._waited_ns)
+            self._busy_ns, self._began_ns, self._waited_ns = 0, now_ns, 0
         self._hungry, self._flows = want is not None, bool(answer.claims)
         self._told_ms, self._told_ns = answer.now_ms, time.monotonic_ns()
         self._journal.write(settled, answer)
@@ -327,12 +332,14 @@ class Pump:
         self._beat += 1
         patience = Patience(f"process {self._process[:8]}")
         while True:
+            tried_ns = time.monotonic_ns()
             try:
                 answer = self._engine.exchange(self._process, self._beat, changes, want)
             except EngineUnavailable as error:
                 patience.failed(error)
                 self._board.beat(time.monotonic_ns())
                 time.sleep(patience.pause_s())
+                self._waited_ns += time.monotonic_ns() - tried_ns
             except LeaseLost:
                 self._journal.void(changes)
                 raise
@@ -385,13 +392,13 @@ class Pump:
             return cancelled_unstarted(claim)
         if not claim.is_readable:
             return unreadable(claim)
+        if claim.details is not NO_DETAILS and claim.details.avoid:
+            now_ms = self._now_ms()
+            if any(avoid.shuns(self._worker, self._boot, now_ms) for avoid in claim.details.avoid):
+                return passed_on(random.random())
         if self._breakers is not None and not self._breakers.lets_through(claim, self._now_ms()):
             return RETURNED
-        if claim.details is NO_DETAILS or not claim.details.avoid:
-            return None
-        now_ms = self._now_ms()
-        shuns = any(avoid.shuns(self._worker, self._boot, now_ms) for avoid in claim.details.avoid)
-        return passed_on(random.random()) if shuns else None
+        return None
 
     def _lane_for(self, claim: Claim) -> str:
         """Send a job that took a process down to a child of its own; a command is one already."""

@@ -1,5 +1,6 @@
 """The record of a process: how its jobs of the last minutes ended, and what they cost; told to the other workers."""
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from penstock.engine import Engine
-from penstock.model.errors import EngineUnavailable
+from penstock.model.errors import EngineError, EngineUnavailable
 from penstock.model.job import Change, Claim, ProcessId
 from penstock.model.outcome import Ending, Outcome
 from penstock.model.record import Record, TaskRecord, add_up, fails_what_others_do
@@ -15,10 +16,14 @@ from penstock.records import RECORD_KEPT_MS, RECORDS, quarantined, read_records
 
 __all__ = ["Tally"]
 
+log = logging.getLogger("penstock.worker")
+
 #: A record is of the last one to two of these.
 SPAN_S = 300.0
 #: About so many jobs of an exchange are looked at, each for all that it stands for: to count is to cost.
 SAMPLES = 16
+#: A shared value may have 64 KiB.
+LARGEST_RECORD = 32 * 1024
 
 _FAILED = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.CRASHED})
 
@@ -47,6 +52,7 @@ class Tally:
         self._turned = clock()
         self._told: bytes | None = None
         self._shown: Mapping[str, TaskRecord] = {}
+        self._verdict: str | None = None
 
     def count(self, settled: Sequence[tuple[Claim, Outcome, Change]], busy_ns: int) -> None:
         """Count what is delivered, for which the pump was busy so long."""
@@ -68,16 +74,27 @@ class Tally:
         record.queue_us += queue_us * times
 
     def unfit(self) -> str | None:
-        """Tell the others what was done here, and say why this worker should claim no more; None if it may."""
+        """Tell the others what was done here, and say why this worker should claim no more; None if it may.
+
+        While the store cannot be read, what was found last holds.
+        """
         try:
             self.tell()
-            for name, one in quarantined(self._engine).items():
-                if name in (self._worker, self._host):
-                    return f"{name} is in quarantine: {one.reason}"
-            if self._judges and any(one.failed for one in self._shown.values()):
-                return fails_what_others_do(self._worker, self._fresh_records())
-        except EngineUnavailable:
-            return None  # whoever cannot reach the store claims nothing anyway
+            self._verdict = self._judge()
+        except EngineError as error:
+            log.log(
+                logging.DEBUG if isinstance(error, EngineUnavailable) else logging.WARNING,
+                "whether this worker is in quarantine cannot be read: %s",
+                error,
+            )
+        return self._verdict
+
+    def _judge(self) -> str | None:
+        for name, one in quarantined(self._engine).items():
+            if name in (self._worker, self._host):
+                return f"{name} is in quarantine: {one.reason}"
+        if self._judges and any(one.failed for one in self._shown.values()):
+            return fails_what_others_do(self._worker, self._fresh_records())
         return None
 
     def _fresh_records(self) -> list[Record]:
@@ -94,20 +111,31 @@ class Tally:
         tasks = add_up((self._before.copy(), self._now.copy()))
         if tasks == self._shown:
             return
-        known = read_records(self._engine) if self._told is None else {}
         now_ms = time.time_ns() // 1_000_000
-        data = msgspec.json.encode(Record(self._worker, self._host, now_ms, tasks)) if tasks else None
-        if not self._engine.share(RECORDS, self._process, data, self._told):
+        if self._told is None:
+            self._forget_old(now_ms)
+        data = self._written(tasks, now_ms) if tasks else None
+        if self._engine.share(RECORDS, self._process, data, self._told):
+            self._told, self._shown = data, tasks
+        else:
             self._told = self._engine.shared(RECORDS).get(self._process)
-            return
-        self._told, self._shown = data, tasks
-        for process, record in known.items():
-            if record.at_ms < now_ms - RECORD_KEPT_MS:
-                self._forget(process)
 
-    def _forget(self, process: str) -> None:
-        if (data := self._engine.shared(RECORDS).get(process)) is not None:
-            self._engine.share(RECORDS, process, None, data)
+    def _written(self, tasks: Mapping[str, TaskRecord], now_ms: int) -> bytes:
+        """Write a record of the tasks with the most jobs, as many as there is room for."""
+        busiest = sorted(tasks, key=lambda name: -tasks[name].ended)
+        while True:
+            kept = {name: tasks[name] for name in busiest}
+            data = msgspec.json.encode(Record(self._worker, self._host, now_ms, kept))
+            if len(data) <= LARGEST_RECORD:
+                return data
+            busiest = busiest[: len(busiest) // 2]
+
+    def _forget_old(self, now_ms: int) -> None:
+        """Remove the records that say nothing any more, and those that nobody can read."""
+        stored, known = self._engine.shared(RECORDS), read_records(self._engine)
+        for process, data in stored.items():
+            if process not in known or known[process].at_ms < now_ms - RECORD_KEPT_MS:
+                self._engine.share(RECORDS, process, None, data)
 
     def _turn(self) -> None:
         now = self._clock()

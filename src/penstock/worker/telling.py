@@ -110,8 +110,10 @@ class Teller:
         if not due or not may_send(state, now_ms):
             return
         described = describe(self._engine, due)
-        if not described:
-            return  # all of it was kicked or deleted meanwhile
+        told_of = {group.id for group in described}
+        due = [group for group in due if group.id in told_of]  # the others: was kicked or deleted what stood for them
+        if not due:
+            return
         sending = begun(alert, state, self._worker, now_ms)
         if not self._engine.share(ALERTS, alert.id, state_out(sending), stored):
             return  # another worker is about to send it

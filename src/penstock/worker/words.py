@@ -8,6 +8,7 @@ import struct
 import threading
 
 WORDS_KEPT = 4 * 1024
+LONGEST_WAIT_S = 0.05
 
 _HEAD = struct.Struct("qQ")
 _ROOM = _HEAD.size + WORDS_KEPT
@@ -31,7 +32,10 @@ class LastWords:
         data = text[-WORDS_KEPT:].encode(errors="backslashreplace")[-WORDS_KEPT:]
         start = place * _ROOM
         room = start + _HEAD.size
-        with self._lock:
+        # Not for long: a signal's handler may have come in between, and a fork have copied the lock while it was held.
+        if not self._lock.acquire(timeout=LONGEST_WAIT_S):
+            return
+        try:
             owner, said = _HEAD.unpack_from(self._memory, start)
             said = said if owner == token else 0
             at = said % WORDS_KEPT
@@ -39,6 +43,8 @@ class LastWords:
             self._memory[room + at : room + at + first] = data[:first]
             self._memory[room : room + len(data) - first] = data[first:]
             _HEAD.pack_into(self._memory, start, token, said + len(data))
+        finally:
+            self._lock.release()
 
     def read(self, place: int, token: int) -> str:
         """Give what a job said last, from the beginning of a line if not all of it is there."""

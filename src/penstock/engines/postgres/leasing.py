@@ -115,8 +115,9 @@ def evict(session: Session, workers: Sequence[str]) -> list[str]:
     known: set[str] = set()
     for id, worker in session.rows("processes_of", wire.texts(workers)):
         session.rows("hold_process", id)
-        number, _ = session.rows("void_process", id)[0]
-        drop_if_empty(session, number)
-        known.add(worker)
+        row = session.row("void_process", id)
+        if row is not None:  # else its death was reported meanwhile
+            drop_if_empty(session, row[0])
+            known.add(worker)
     session.rows("ring", 4)
     return [id for id in workers if id in known]

@@ -74,12 +74,18 @@ class Vigil:
             self._blame(place, now_ns)
 
     def _blame(self, place: int, now_ns: int) -> None:
-        """Put the overrun limit of another coroutine down to the one that blocks the loop."""
-        for other, attempt in enumerate(self._attempts):
-            if other != place and attempt is not None and 0 < attempt.deadline_ns <= now_ns:
-                self._board.set_deadline(self._first + place, attempt.deadline_ns)
+        """Put the overrun limits of other coroutines down to the one that blocks the loop."""
+        limits = {
+            other: attempt.deadline_ns
+            for other, attempt in enumerate(self._attempts)
+            if other != place and attempt is not None and 0 < attempt.deadline_ns <= now_ns
+        }
+        blocker = self._attempts[place]
+        if limits and blocker is not None:
+            own_ns = blocker.deadline_ns or now_ns
+            self._board.set_deadline(self._first + place, min(own_ns, *limits.values()))
+            for other in limits:
                 self._board.set_deadline(self._first + other, 0)
-                return
 
     def _tell(self, place: int | None, thread: int, now_ns: int) -> None:
         attempt = None if place is None else self._attempts[place]
