@@ -123,7 +123,7 @@ def test_round_gives_every_measure_and_the_fate_of_killed_jobs(place: Place) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("store", ["redis", "postgresql"])
+@pytest.mark.parametrize("store", [pytest.param("redis", marks=pytest.mark.torture), "postgresql"])
 def test_floor_runs_on_a_private_server_and_is_written_down(tmp_path: Path, store: str) -> None:
     pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
     before = signal.getsignal(signal.SIGTERM)

@@ -44,7 +44,7 @@ def test_run_says_what_it_was_measured_on_and_how_huey_syncs(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "theme",
-    ["drain", "latency", "recovery", *(pytest.param(one, marks=pytest.mark.torture) for one in ("idle", "backlog"))],
+    ["drain", "recovery", *(pytest.param(one, marks=pytest.mark.torture) for one in ("latency", "idle", "backlog"))],
 )
 def test_theme_with_real_workers_gives_figures_and_leaves_no_process(tmp_path: Path, theme: str) -> None:
     figures = run(tmp_path, theme)

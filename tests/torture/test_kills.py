@@ -136,15 +136,15 @@ def _assert_sound(evidence: Evidence, report: str) -> None:
 
 
 def _assert_telling(kills: Sequence[Kill], evidence: Evidence, store: Store, report: str) -> None:
-    """The kills must have fallen on what they are meant to try."""
-    assert sum(1 for kill in kills if kill.running or kill.undelivered) >= 30, report
-    assert sum(1 for kill in kills if kill.waiting) >= 30, report
+    """The kills must have fallen on what they are meant to try, each of which is about three times as often."""
+    assert sum(1 for kill in kills if kill.running or kill.undelivered) >= 15, report
+    assert sum(1 for kill in kills if kill.waiting) >= 15, report
     if store.server is not None:
-        assert sum(1 for kill in kills if kill.role == "store") >= 5, report
+        assert sum(1 for kill in kills if kill.role == "store") >= 3, report
         return
-    assert len(_unacknowledged(kills, evidence)) >= 10, report
+    assert len(_unacknowledged(kills, evidence)) >= 3, report
     points = Counter(kill.point for kill in kills)
-    assert all(points[point.replace(" ", "-")] >= 5 for point in mines.POINTS), report
+    assert all(points[point.replace(" ", "-")] >= 3 for point in mines.POINTS), report
 
 
 def _unacknowledged(kills: Sequence[Kill], evidence: Evidence) -> set[int]:
