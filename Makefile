@@ -18,8 +18,8 @@ demo: .venv/installed ## Show penstock at work
 test: check servers ## Run everything but the torture tests
 	@echo "running the quick tests, three at a time ..."
 	@$(PYTEST) -m "not slow and not torture" -n 3 --junitxml=build/quick.xml
-	@echo "running the slow tests that bear company, four at a time ..."
-	@$(PYTEST) -m "slow and not lonely and not torture" -n 4 --maxschedchunk 1 --junitxml=build/slow.xml
+	@echo "running the slow tests that bear company, three at a time ..."
+	@$(PYTEST) -m "slow and not lonely and not torture" -n 3 --maxschedchunk 1 --junitxml=build/slow.xml
 	@echo "running those that mind the time, one at a time ..."
 	@$(PYTEST) -m "lonely and not torture" --junitxml=build/lonely.xml
 	@echo "checked formatting, lint and types; ran the quick and the slow tests:"

@@ -44,7 +44,7 @@ def test_run_says_what_it_was_measured_on_and_how_huey_syncs(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "theme",
-    ["drain", "recovery", *(pytest.param(one, marks=pytest.mark.torture) for one in ("latency", "idle", "backlog"))],
+    ["drain", *(pytest.param(one, marks=pytest.mark.torture) for one in ("recovery", "latency", "idle", "backlog"))],
 )
 def test_theme_with_real_workers_gives_figures_and_leaves_no_process(tmp_path: Path, theme: str) -> None:
     figures = run(tmp_path, theme)
@@ -78,7 +78,7 @@ def test_theme_runs_on_a_private_server_and_says_how_it_was_set_up(tmp_path: Pat
     assert json.loads((tmp_path / f"{store}.json").read_text())["facts"]["settings"]
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_claims_are_timed_while_a_transaction_stays_open(tmp_path: Path) -> None:
     figures = run(tmp_path, "horizon", store="postgresql", more=["--horizon", "1"])
     assert {"horizon.idle.growth", "horizon.enqueued.growth"} <= figures.keys()

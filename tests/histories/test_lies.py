@@ -57,7 +57,7 @@ def found(lie: str, place: Path, seed: str, monkeypatch: pytest.MonkeyPatch) -> 
     with Torment(folder, seed, url) as killer:
         killer.run(kills=12, jobs=500)
         killer.finish()
-        killer.work_off(6)
+        killer.work_off(60)
     reading.keep(folder, reading.see(engine), ())
     engine.close()
     return {violation.invariant for violation in check(reading.read(folder))}
