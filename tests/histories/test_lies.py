@@ -23,7 +23,7 @@ def of_this_version() -> str:
     return list(lies.LIES)[digest.digest()[0] % len(lies.LIES)]
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("name", [of_this_version()])
 def test_lie_of_this_version_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_found(name, tmp_path, monkeypatch)
